@@ -1,0 +1,54 @@
+"""Certified image classifiers from the ones you already have.
+
+reference → ImageClassifier → Denoiser → SmoothedClassifier → Certificate → Report
+
+Names load on first use, so that the command line answers before torch is imported.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from robustify.api import robustify as robustify
+    from robustify.certificates import Certificate as Certificate
+    from robustify.certificates import Prediction as Prediction
+    from robustify.classifiers import ImageClassifier as ImageClassifier
+    from robustify.classifiers import Preprocessing as Preprocessing
+    from robustify.classifiers import ResizeCrop as ResizeCrop
+    from robustify.classifiers import ZeroShotModel as ZeroShotModel
+    from robustify.denoisers import Denoiser as Denoiser
+    from robustify.denoisers import Identity as Identity
+    from robustify.errors import RobustifyError as RobustifyError
+    from robustify.evaluate import certify_dataset as certify_dataset
+    from robustify.registry import CLASSIFIERS as CLASSIFIERS
+    from robustify.registry import DENOISERS as DENOISERS
+    from robustify.smoothing import SmoothedClassifier as SmoothedClassifier
+
+_HOMES = {
+    "robustify": "api",
+    "Certificate": "certificates",
+    "Prediction": "certificates",
+    "ImageClassifier": "classifiers",
+    "Preprocessing": "classifiers",
+    "ResizeCrop": "classifiers",
+    "ZeroShotModel": "classifiers",
+    "Denoiser": "denoisers",
+    "Identity": "denoisers",
+    "RobustifyError": "errors",
+    "certify_dataset": "evaluate",
+    "CLASSIFIERS": "registry",
+    "DENOISERS": "registry",
+    "SmoothedClassifier": "smoothing",
+}
+
+__all__ = list(_HOMES)  # noqa: PLE0605 - the same names as above; a test compares them
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'robustify' has no attribute {name!r}")
+    return getattr(import_module(f"robustify.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

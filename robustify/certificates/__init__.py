@@ -1,0 +1,5 @@
+"""Certificates: arithmetic on integer counts, without tensors."""
+
+from robustify.certificates.certificate import Certificate as Certificate
+from robustify.certificates.certificate import Evidence as Evidence
+from robustify.certificates.prediction import Prediction as Prediction

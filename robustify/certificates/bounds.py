@@ -1,0 +1,50 @@
+"""Exact one-sided bounds on a probability from counts of successes.
+
+References:
+    The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial, Clopper, Pearson, 1934,
+    https://doi.org/10.1093/biomet/26.4.404
+"""
+
+import math
+
+from scipy.special import betaincinv
+
+from robustify.errors import InputError
+
+_SAFETY = 1 - 1e-9
+"""Shrinks alpha by more than the error of `betaincinv` (relative 2e-12), so that rounding can't loosen a bound."""
+
+
+def lower_bound(successes: int, trials: int, *, alpha: float) -> float:
+    """A number that exceeds the true probability with chance at most `alpha`.
+
+    Raises:
+        InputError: If the counts or alpha are impossible.
+    """
+    _check(successes, trials, alpha)
+    if successes == 0:
+        return 0.0
+    bound = float(betaincinv(successes, trials - successes + 1, alpha * _SAFETY))
+    return math.nextafter(bound, 0.0)
+
+
+def upper_bound(successes: int, trials: int, *, alpha: float) -> float:
+    """A number that falls below the true probability with chance at most `alpha`.
+
+    Raises:
+        InputError: If the counts or alpha are impossible.
+    """
+    # Successes and failures swap roles; subtracting from 1 rounds, so one ulp goes on top.
+    return min(1.0, math.nextafter(1 - lower_bound(trials - successes, trials, alpha=alpha), 2.0))
+
+
+def check_alpha(alpha: float) -> None:
+    """Raises `InputError` unless 0 < alpha < 1."""
+    if not 0 < alpha < 1:
+        raise InputError(f"expected 0 < alpha < 1, the allowed chance of a false certificate; got {alpha}")
+
+
+def _check(successes: int, trials: int, alpha: float) -> None:
+    check_alpha(alpha)
+    if not 0 <= successes <= trials or trials <= 0:
+        raise InputError(f"expected 0 <= successes <= trials, trials > 0; got {successes}, {trials}")

@@ -1,0 +1,63 @@
+"""Prediction without a radius: the leading class, or abstention where two classes cannot be told apart.
+
+References:
+    Certified Adversarial Robustness via Randomized Smoothing, Cohen, Rosenfeld, Kolter, 2019,
+    https://arxiv.org/abs/1902.02918
+    Rank Verification for Exponential Families, Hung, Fithian, 2019, https://arxiv.org/abs/1610.03944
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from scipy.special import betainc
+
+
+@final
+@dataclass(frozen=True)
+class Prediction:
+    """A label that differs from the ideal smoothed classifier's with chance at most `alpha`.
+
+    Arguments:
+        label: Index of the class; None where the classifier abstains.
+        name: Its name; None where it abstains.
+        p_value: Of the two-sided test that the two leading classes are equally likely.
+        votes: One count per class.
+        n: Draws.
+        alpha: Allowed chance of a wrong label.
+    """
+
+    label: int | None
+    name: str | None
+    p_value: float
+    votes: tuple[int, ...]
+    n: int
+    alpha: float
+
+    def __str__(self) -> str:
+        if self.label is None:
+            return f"abstains: the leading classes cannot be told apart (p = {self.p_value:.2g}, n = {self.n:,})"
+        return f"{self.name}: {self.votes[self.label]:,} of {self.n:,} votes (p = {self.p_value:.2g})"
+
+
+def predict_votes(votes: Sequence[int], labels: Sequence[str], *, n: int, alpha: float) -> Prediction:
+    """Tests the leading class against its runner-up; failed draws count as one more rival."""
+    leader = max(range(len(votes)), key=votes.__getitem__)
+    runner_up = max(*votes[:leader], *votes[leader + 1 :], n - sum(votes))
+    p_value = binomial_test(votes[leader], runner_up)
+    certain = votes[leader] > runner_up and p_value <= alpha
+    return Prediction(
+        label=leader if certain else None,
+        name=labels[leader] if certain else None,
+        p_value=p_value,
+        votes=tuple(votes),
+        n=n,
+        alpha=alpha,
+    )
+
+
+def binomial_test(first: int, second: int) -> float:
+    """Two-sided exact p-value that `first` and `second` are fair coin flips; `first >= second` or it is 1."""
+    if first <= second:
+        return 1.0
+    return min(1.0, 2 * float(betainc(first, second + 1, 0.5)))

@@ -1,0 +1,150 @@
+"""The classifier that gets certified: pixels in [0, 1] in, logits out, one fixed function."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from robustify.classifiers.preprocessing import Preprocessing
+from robustify.errors import InputError, ModelError
+from robustify.types import Logits, Pixels
+
+
+@final
+class ImageClassifier(nn.Module):
+    """Maps pixels in [0, 1] to logits, whatever the network inside expects.
+
+    Arguments:
+        network: Maps normalised input of shape (B, C, H, W) to logits of shape (B, classes), in evaluation mode.
+        preprocessing: The network's own mean, std, size and geometry.
+        labels: One name per class; numbers where None.
+        name: How the model is called in certificates and reports.
+        licence: Of the weights, where known.
+
+    Raises:
+        ModelError: If the network is in training mode, depends on its batch, or is no classifier.
+        InputError: If `labels` and classes differ in number.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        *,
+        labels: Sequence[str] | None = None,
+        name: str = "classifier",
+        licence: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_evaluation_mode(network)
+        self.network = network
+        self.preprocessing = preprocessing
+        self.name = name
+        self.licence = licence
+        self.eval()
+        classes = _count_classes(self)
+        self.labels = tuple(map(str, labels)) if labels is not None else tuple(map(str, range(classes)))
+        if len(self.labels) != classes:
+            raise InputError(f"{name} has {classes} classes; got {len(self.labels)} labels")
+
+    def forward(self, pixels: Pixels) -> Logits:
+        """Logits in float32, shape (B, classes)."""
+        logits: Tensor = self.network(self.preprocessing.network_input(pixels).to(self.dtype))
+        return logits.float()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the network's parameters; float32 where it has none."""
+        return next((p.dtype for p in self.network.parameters() if p.is_floating_point()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lives; nothing here moves it."""
+        return next((p.device for p in self.network.parameters()), torch.device("cpu"))
+
+
+class ZeroShotModel(ABC):
+    """An image-text model that becomes a classifier once it is told the classes."""
+
+    name: str
+
+    @abstractmethod
+    def classifier(self, classes: Sequence[str], templates: str | Sequence[str]) -> ImageClassifier:
+        """The image tower with a head made of the classes' texts; the text tower is not needed after.
+
+        Arguments:
+            classes: At least two names.
+            templates: Format strings such as `"a photo of a {}."`, or the name of a set.
+        """
+
+
+def check_evaluation_mode(network: nn.Module) -> None:
+    """A base classifier must be one fixed function of one image.
+
+    Raises:
+        ModelError: If any submodule is in training mode or normalises with the batch's own statistics.
+    """
+    training = [name or type(module).__name__ for name, module in network.named_modules() if module.training]
+    if training:
+        raise ModelError(
+            f"the model is in training mode ({len(training)} modules, first {training[0]!r}): dropout and batch "
+            "statistics would make its votes depend on each other.\n  Call model.eval() first."
+        )
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ModelError(
+                f"the layer {name!r} ({type(module).__name__}) has no running statistics: its output depends on "
+                "the other images in the batch, so draws are not independent and no certificate would hold.\n"
+                "  Use track_running_stats=True, or a normalisation per image."
+            )
+
+
+@torch.no_grad()
+def _count_classes(classifier: ImageClassifier) -> int:
+    """Number of logits per image, found by classifying a few noise images.
+
+    Raises:
+        ModelError: If the output is not a matrix of logits, or one image's logits depend on its batch-mates.
+    """
+    p = classifier.preprocessing
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.rand(4, p.channels, *p.size, generator=generator).to(classifier.device)
+    try:
+        network_output = classifier.network(p.network_input(probe).to(classifier.dtype))
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ModelError(
+            f"{classifier.name} cannot classify input of shape {tuple(probe.shape)}, which its preprocessing "
+            f"promises: {error}\n  Check size and the number of channels in mean and std."
+        ) from error
+    if not isinstance(network_output, Tensor) or network_output.ndim != 2 or network_output.shape[0] != len(probe):  # noqa: PLR2004
+        found = tuple(network_output.shape) if isinstance(network_output, Tensor) else type(network_output).__name__
+        raise ModelError(
+            f"expected logits of shape (batch, classes) = ({len(probe)}, ...); {classifier.name} returns {found}.\n"
+            "  Is it a feature extractor? Give it a classification head, or wrap it to return logits."
+        )
+    if network_output.shape[1] < 2:  # noqa: PLR2004
+        raise ModelError(
+            f"expected at least 2 classes; {classifier.name} has {network_output.shape[1]} output per image"
+        )
+    _check_batch_independence(classifier, probe, network_output.float())
+    return int(network_output.shape[1])
+
+
+def _check_batch_independence(classifier: ImageClassifier, probe: Pixels, logits: Logits) -> None:
+    """Classifies the same images among other batch-mates, in another order.
+
+    The tolerance is a thousandth of the logits' scale: kernels may round differently with another
+    order, batch statistics or random layers move logits by far more.
+    """
+    mates = torch.cat([probe[2:], 1 - probe[:2]]).roll(1, dims=0)
+    again = classifier(mates).roll(-1, dims=0)[:2]
+    scale = logits.abs().max().clamp(min=1e-6)
+    gap = (again - logits[2:]).abs().max() / scale
+    if not bool(gap <= 1e-3):  # noqa: PLR2004 - also refuses NaN
+        raise ModelError(
+            f"the logits of {classifier.name} for the same image changed by {float(gap):.1%} with other images in "
+            "the batch (or at random): draws would not be independent and no certificate would hold.\n"
+            "  Look for batch statistics, dropout that ignores eval(), or per-tensor quantisation."
+        )

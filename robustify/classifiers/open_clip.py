@@ -1,0 +1,214 @@
+"""Zero-shot classifiers from open_clip: `open_clip:ViT-B-32/laion2b_s34b_b79k`, `open_clip:local-dir:/folder`.
+
+References:
+    Learning Transferable Visual Models From Natural Language Supervision, Radford et al., 2021,
+    https://arxiv.org/abs/2103.00020
+    OpenCLIP, Ilharco et al., 2021, https://doi.org/10.5281/zenodo.5143773
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from PIL import Image as PILImage
+from torch import Tensor, nn
+
+from robustify.cards import licence_of
+from robustify.classifiers.base import ImageClassifier, ZeroShotModel
+from robustify.classifiers.preprocessing import Geometry, Preprocessing
+from robustify.errors import InputError, ModelError
+from robustify.types import Bytes
+
+
+def load(name: str, /) -> "OpenCLIP":
+    """An image-text model with pretrained weights; give it classes to make a classifier.
+
+    Raises:
+        InputError: If open_clip knows no such model, weights or folder.
+    """
+    import open_clip
+
+    schema = name.startswith(("local-dir:", "hf-hub:"))
+    if name.startswith("local-dir:"):
+        _check_folder(Path(name.removeprefix("local-dir:")))
+    architecture, slash, tag = (name, "", "") if schema else name.partition("/")
+    if not schema and not slash:
+        raise InputError(
+            f"expected open_clip:MODEL/WEIGHTS, such as open_clip:ViT-B-32/laion2b_s34b_b79k; got {name!r}"
+        )
+    try:
+        model = open_clip.create_model(architecture, pretrained=tag or None).eval()
+        tokenizer = open_clip.get_tokenizer(architecture)
+    except (RuntimeError, ValueError, FileNotFoundError, KeyError) as error:
+        raise InputError(f"open_clip cannot create {name!r}: {error}") from error
+    place = name.removeprefix("local-dir:").removeprefix("hf-hub:")
+    return OpenCLIP(model, tokenizer, name=f"open_clip:{name}", licence=licence_of(place) if schema else None)
+
+
+def names(pattern: str = "*", /) -> list[str]:
+    """Models and weights that open_clip knows by name."""
+    import open_clip
+
+    return sorted(n for n in map("/".join, open_clip.list_pretrained()) if fnmatchcase(n, pattern))
+
+
+def _check_folder(folder: Path) -> None:
+    """open_clip itself goes on with random weights where a folder has none."""
+    if not (folder / "open_clip_config.json").is_file():
+        raise InputError(f"expected an open_clip folder with open_clip_config.json; {folder} has none")
+    if not any((folder / f).is_file() for f in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")):
+        raise InputError(f"expected weights (open_clip_model.safetensors) in {folder}; found none")
+
+
+@final
+class OpenCLIP(ZeroShotModel):
+    """An open_clip model with its tokenizer.
+
+    Arguments:
+        model: In evaluation mode, with `encode_text`, `visual` and `logit_scale`.
+        tokenizer: Turns a list of strings into token ids of shape (N, length).
+        name: How the model is called in certificates.
+        licence: Of the weights, where known.
+
+    Raises:
+        ModelError: If the object is not an open_clip image-text model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Callable[..., Tensor],
+        *,
+        name: str | None = None,
+        licence: str | None = None,
+    ) -> None:
+        if not (hasattr(model, "visual") and hasattr(model, "encode_text")):
+            raise ModelError(
+                f"expected an open_clip model with an image tower (`visual`) and `encode_text`; "
+                f"got {type(model).__name__}"
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name or f"open_clip:{type(model).__name__}"
+        self.licence = licence
+
+    def classifier(self, classes: Sequence[str], templates: str | Sequence[str] = "openai") -> ImageClassifier:
+        """The image tower with a head of unit text embeddings, averaged over templates.
+
+        Raises:
+            InputError: If there are fewer than two distinct classes, or no such template set.
+        """
+        import open_clip
+
+        if len(set(classes)) < 2 or len(set(classes)) != len(classes):  # noqa: PLR2004
+            raise InputError(f"expected at least 2 distinct class names; got {list(classes)}")
+        device = next(self.model.parameters()).device
+        head = open_clip.build_zero_shot_classifier(
+            self.model, self.tokenizer, list(classes), template_set(templates), device=device
+        )
+        bias = getattr(self.model, "logit_bias", None)
+        network = ZeroShotNetwork(
+            visual=self.model.visual,
+            head=head,
+            scale=float(self.model.logit_scale.exp()),
+            bias=0.0 if bias is None else float(bias),
+        )
+        network.train(self.model.training)
+        return ImageClassifier(network, _preprocessing(self.model), labels=classes, name=self.name, licence=self.licence)
+
+
+@final
+class ZeroShotNetwork(nn.Module):
+    """Image tower and a fixed head: logits are scaled cosines between image and class texts.
+
+    Arguments:
+        visual: Maps (B, 3, H, W) to embeddings (B, dim).
+        head: Unit columns, shape (dim, classes).
+        scale: The model's learned inverse temperature.
+        bias: The learned bias of sigmoid-trained models; it never changes a vote.
+    """
+
+    def __init__(self, visual: nn.Module, head: Tensor, *, scale: float, bias: float) -> None:
+        super().__init__()
+        self.visual = visual
+        self.register_buffer("head", head.detach().clone())
+        self.head: Tensor
+        self.scale = scale
+        self.bias = bias
+
+    def forward(self, normalised: Tensor) -> Tensor:
+        embedding = self.visual(normalised)
+        if isinstance(embedding, tuple):  # towers that also return their tokens
+            embedding = embedding[0]
+        return self.scale * F.normalize(embedding, dim=-1) @ self.head + self.bias
+
+
+def template_set(templates: str | Sequence[str]) -> Sequence[Any]:
+    """open_clip's own sets `openai` (80 templates) and `simple` (7), or the user's format strings.
+
+    Raises:
+        InputError: If the set is unknown or a template lacks `{}`.
+    """
+    import open_clip
+
+    sets = {"openai": open_clip.OPENAI_IMAGENET_TEMPLATES, "simple": open_clip.SIMPLE_IMAGENET_TEMPLATES}
+    if isinstance(templates, str):
+        if templates not in sets:
+            raise InputError(
+                f"no template set named {templates!r}; there are {', '.join(sets)}.\n"
+                "  Or give a list of templates such as ['a photo of a {}.']"
+            )
+        return tuple(sets[templates])
+    if not templates or any("{}" not in t for t in templates):
+        raise InputError(f"expected templates that contain {{}}, such as 'a photo of a {{}}.'; got {templates}")
+    return tuple(templates)
+
+
+@final
+@dataclass(frozen=True)
+class OpenCLIPGeometry(Geometry):
+    """open_clip's evaluation geometry: resize by `shortest`, `longest` (padded) or `squash`."""
+
+    interpolation: str
+    resize_mode: str
+    fill_color: int = 0
+
+    def __call__(self, picture: PILImage.Image, height: int, width: int) -> Bytes:
+        from open_clip.transform import image_transform
+
+        transform = image_transform(
+            (height, width) if height != width else height,
+            is_train=False,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            resize_mode=self.resize_mode,
+            interpolation=self.interpolation,
+            fill_color=self.fill_color,
+        )
+        pixels: Tensor = transform(picture.convert("RGB"))
+        if picture.mode == "L":
+            pixels = pixels[:1]
+        return (pixels * 255).round().to(torch.uint8)
+
+    def __str__(self) -> str:
+        return f"{self.interpolation} resize ({self.resize_mode})"
+
+
+def _preprocessing(model: nn.Module) -> Preprocessing:
+    """From the model's own `visual.preprocess_cfg`."""
+    config = model.visual.preprocess_cfg
+    size = config["size"]
+    return Preprocessing(
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        size=(size, size) if isinstance(size, int) else tuple(size),
+        geometry=OpenCLIPGeometry(
+            interpolation=config["interpolation"],
+            resize_mode=config["resize_mode"],
+            fill_color=config.get("fill_color", 0),
+        ),
+    )

@@ -1,0 +1,149 @@
+"""What a classifier does to an image before its network: data, taken from its own configuration.
+
+Geometry (resize, crop) turns a picture of any size into the pixels that noise is added to; the rest (resize to
+the network's size where a denoiser works at another one, gray to RGB, mean and standard deviation) runs after
+the noise, inside the classifier.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from PIL import Image as PILImage
+from torch import Tensor
+
+from robustify.errors import InputError
+from robustify.types import Bytes, Pixels
+
+PIL_MODES = {1: "L", 3: "RGB"}
+
+
+class Geometry(ABC):
+    """Resizes and crops a picture, by the library that the classifier comes from."""
+
+    interpolation: str
+    """How the classifier resizes: bilinear, bicubic, nearest or lanczos."""
+
+    @abstractmethod
+    def __call__(self, picture: PILImage.Image, height: int, width: int) -> Bytes:
+        """Pixels as bytes of shape (C, height, width); the picture's mode gives C."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """One line for the input contract."""
+
+
+@final
+@dataclass(frozen=True)
+class ResizeCrop(Geometry):
+    """timm's evaluation geometry.
+
+    Arguments:
+        interpolation: bilinear, bicubic, nearest or lanczos.
+        crop_pct: Share of the resized picture that the crop keeps; 1 keeps all.
+        crop_mode: `center` (shortest edge), `squash` (both edges) or `border` (longest edge, padded).
+        border: Colour of the padding, one value in [0, 1] per channel.
+    """
+
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+    border: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self) -> None:
+        if self.crop_mode not in ("center", "squash", "border"):
+            raise InputError(f"expected crop_mode center, squash or border; got {self.crop_mode!r}")
+        if not 0 < self.crop_pct:
+            raise InputError(f"expected crop_pct > 0; got {self.crop_pct}")
+
+    def __call__(self, picture: PILImage.Image, height: int, width: int) -> Bytes:
+        from timm.data.transforms_factory import transforms_imagenet_eval
+
+        transform = transforms_imagenet_eval(
+            img_size=(height, width),
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+            interpolation=self.interpolation,
+            mean=self.border,
+            normalize=False,
+        )
+        pixels: Tensor = transform(picture)
+        return pixels
+
+    def __str__(self) -> str:
+        return f"{self.interpolation} resize, {self.crop_mode} crop keeping {self.crop_pct:g}"
+
+
+@final
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels in [0, 1] become what the network expects.
+
+    Arguments:
+        mean: Per channel, in units of [0, 1] pixels; its length is the network's number of channels.
+        std: Per channel, positive.
+        size: Height and width of the network's input.
+        geometry: How a picture of another size is brought to the input contract.
+
+    Raises:
+        InputError: If lengths, signs or sizes make no sense.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int]
+    geometry: Geometry = field(default_factory=ResizeCrop)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(map(float, self.mean)))
+        object.__setattr__(self, "std", tuple(map(float, self.std)))
+        object.__setattr__(self, "size", tuple(map(int, self.size)))
+        if len(self.mean) != len(self.std) or len(self.mean) not in PIL_MODES:
+            raise InputError(f"expected mean and std of 1 or 3 channels each; got {self.mean} and {self.std}")
+        if min(self.std) <= 0:
+            raise InputError(f"expected a positive std per channel; got {self.std}")
+        if len(self.size) != 2 or min(self.size) <= 0:  # noqa: PLR2004
+            raise InputError(f"expected size=(height, width) in pixels; got {self.size}")
+
+    @property
+    def channels(self) -> int:
+        """What the network expects: 1 or 3."""
+        return len(self.mean)
+
+    def __str__(self) -> str:
+        mean = ", ".join(f"{v:.3g}" for v in self.mean)
+        std = ", ".join(f"{v:.3g}" for v in self.std)
+        return f"{self.geometry}; network sees {self.size[0]}×{self.size[1]}, mean ({mean}), std ({std})"
+
+    def network_input(self, pixels: Pixels) -> Pixels:
+        """Resizes where needed, repeats gray for an RGB network, subtracts the mean, divides by std.
+
+        Raises:
+            InputError: If the pixels' channels cannot become the network's.
+        """
+        if pixels.shape[1] not in (1, self.channels):
+            raise InputError(f"expected {self.channels} channels; got {pixels.shape[1]}")
+        if tuple(pixels.shape[-2:]) != self.size:
+            mode = self.geometry.interpolation
+            mode = mode if mode in ("bilinear", "bicubic") else "bicubic"
+            pixels = F.interpolate(pixels, self.size, mode=mode, antialias=True)
+        mean = torch.tensor(self.mean, dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)
+        return (pixels - mean) / std
+
+
+def with_channels(picture: PILImage.Image, channels: int) -> PILImage.Image:
+    """The picture with 1 or 3 channels; gray becomes RGB, colour never silently becomes gray.
+
+    Raises:
+        InputError: If a colour picture meets a gray contract.
+    """
+    mode = PIL_MODES[channels]
+    if mode == "L" and picture.mode not in ("L", "1", "LA", "I;16"):
+        raise InputError(
+            f"expected a picture with 1 channel (gray); got PIL mode {picture.mode!r}.\n"
+            "  Convert it knowingly: picture.convert('L')"
+        )
+    return picture if picture.mode == mode else picture.convert(mode)

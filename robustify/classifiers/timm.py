@@ -1,0 +1,109 @@
+"""Classifiers from timm: `timm:resnet50.a1_in1k`, `timm:hf-hub:org/repo`, `timm:local-dir:/folder`.
+
+References:
+    PyTorch Image Models, Wightman, 2019, https://github.com/huggingface/pytorch-image-models
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustify.classifiers.base import ImageClassifier
+from robustify.classifiers.preprocessing import Preprocessing, ResizeCrop
+from robustify.errors import InputError, ModelError
+
+
+def load(name: str, /) -> ImageClassifier:
+    """A pretrained timm model in evaluation mode.
+
+    Raises:
+        InputError: If timm does not know the name, or the folder holds no timm model.
+        ModelError: If the model is no classifier.
+    """
+    import timm
+
+    if name.startswith("local-dir:") and not Path(name.removeprefix("local-dir:"), "config.json").is_file():
+        raise InputError(f"expected a timm folder with config.json; {name!r} has none")
+    try:
+        network = timm.create_model(name, pretrained=True)
+    except (RuntimeError, ValueError, FileNotFoundError, KeyError) as error:
+        raise InputError(
+            f"timm cannot create {name!r}: {error}\n"
+            "  Names: robustify plugins list timm, or hf-hub:org/repo, or local-dir:/path/to/folder."
+        ) from error
+    return wrap(network.eval(), name=f"timm:{name}")
+
+
+def names(pattern: str = "*", /) -> list[str]:
+    """Pretrained models that timm knows by name."""
+    import timm
+
+    return sorted(timm.list_pretrained(pattern))
+
+
+def wrap(network: nn.Module, *, name: str | None = None) -> ImageClassifier:
+    """A timm model of this process, with the preprocessing of its own configuration.
+
+    Raises:
+        ModelError: If it was created without a head or, from a folder, without its weights.
+    """
+    from timm.data import resolve_model_data_config
+
+    config: dict[str, Any] = resolve_model_data_config(network)
+    card: dict[str, Any] = dict(getattr(network, "pretrained_cfg", None) or {})
+    name = name or f"timm:{card.get('architecture', type(network).__name__)}"
+    if getattr(network, "num_classes", 0) == 0:
+        raise ModelError(f"{name} has no classification head (num_classes=0): it is a feature extractor.")
+    if card.get("file") and _looks_untrained(network):
+        raise ModelError(
+            f"{name} carries random weights: timm.create_model('local-dir:…') loads the weights only with "
+            "pretrained=True."
+        )
+    mean = tuple(config["mean"])
+    return ImageClassifier(
+        network,
+        Preprocessing(
+            mean=mean,
+            std=tuple(config["std"]),
+            size=tuple(config["input_size"][-2:]),
+            geometry=ResizeCrop(
+                interpolation=config["interpolation"],
+                crop_pct=config["crop_pct"],
+                crop_mode=config["crop_mode"],
+                border=mean,
+            ),
+        ),
+        labels=_labels(network, card),
+        name=name,
+        licence=card.get("license"),
+    )
+
+
+def _labels(network: nn.Module, card: dict[str, Any]) -> Sequence[str] | None:
+    """The configuration's own names, else the first lemma of ImageNet's synsets, else None."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    if card.get("label_names"):
+        return list(card["label_names"])
+    subset = infer_imagenet_subset(network)
+    if subset is None:
+        return None
+    info = ImageNetInfo(subset)
+    return [info.index_to_description(i) for i in range(info.num_classes())]
+
+
+def _looks_untrained(network: nn.Module) -> bool:
+    """Whether every normalisation layer still has the weights it is created with."""
+    affine = [
+        module
+        for module in network.modules()
+        if "norm" in type(module).__name__.lower() and isinstance(getattr(module, "weight", None), torch.Tensor)
+    ]
+    return bool(affine) and all(_is_constant(module.weight) for module in affine)
+
+
+def _is_constant(weight: torch.Tensor) -> bool:
+    return bool((weight == weight.flatten()[0]).all())

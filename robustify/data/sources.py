@@ -1,0 +1,122 @@
+"""Where images to certify come from. Nothing is decoded before its turn; ids stay the same between runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from PIL import Image as PILImage
+from safetensors.numpy import load_file
+
+from robustify.errors import InputError
+from robustify.smoothing.inputs import OneImage
+
+ARRAY_SUFFIXES = (".npz", ".safetensors")
+
+
+@final
+@dataclass(frozen=True)
+class Sample:
+    """One image to certify.
+
+    Arguments:
+        id: Names it in every run: its path inside the folder, or its row.
+        image: A path, or an array.
+        label: Index of its true class; None where unknown.
+    """
+
+    id: str
+    image: OneImage
+    label: int | None
+
+
+def open_samples(data: Path, labels: Sequence[str]) -> list[Sample]:
+    """The samples of a folder of class folders, a flat folder of images, or an array file.
+
+    Array files are `.npz` or `.safetensors` with `images`, (N, H, W), (N, H, W, C) or (N, C, H, W), and optionally
+    `labels`, N class indices.
+
+    Arguments:
+        data: The folder or file.
+        labels: The classifier's class names; class folders are named after them or are their indices.
+
+    Raises:
+        InputError: If there is nothing there, or classes do not match the classifier's.
+    """
+    if data.is_dir():
+        return _from_folder(data, labels)
+    if data.is_file() and data.suffix in ARRAY_SUFFIXES:
+        return _from_arrays(data, labels)
+    raise InputError(f"expected a folder of images or a {' or '.join(ARRAY_SUFFIXES)} file; got {str(data)!r}")
+
+
+def _from_folder(folder: Path, labels: Sequence[str]) -> list[Sample]:
+    suffixes = PILImage.registered_extensions()
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in suffixes)
+    if not files:
+        raise InputError(f"expected images in {str(folder)!r}; found none")
+    names = sorted({p.relative_to(folder).parts[0] for p in files if p.parent != folder})
+    index = class_indices(names, labels) if names else {}
+    return [
+        Sample(
+            id=p.relative_to(folder).as_posix(),
+            image=p,
+            label=index[p.relative_to(folder).parts[0]] if p.parent != folder else None,
+        )
+        for p in files
+    ]
+
+
+def class_indices(names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
+    """Which class each folder name means: a class name (case, `_` and `-` do not matter), or a class index.
+
+    Raises:
+        InputError: If a name is neither, or could be two classes.
+    """
+    plain = [_plain(label) for label in labels]
+    if all(_plain(name) in plain for name in names):
+        doubles = [name for name in names if plain.count(_plain(name)) > 1]
+        if doubles:
+            raise InputError(f"more than one class is called {doubles[0]!r}; name the folders by class index")
+        return {name: plain.index(_plain(name)) for name in names}
+    if all(name.isdecimal() and int(name) < len(labels) for name in names):
+        return {name: int(name) for name in names}
+    unknown = next(name for name in names if _plain(name) not in plain)
+    raise InputError(
+        f"the folder {unknown!r} is not a class of the model, such as {', '.join(map(repr, labels[:3]))}.\n"
+        f"  Name class folders after the model's {len(labels)} classes, or by class index from 0."
+    )
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", " ").replace("-", " ")
+
+
+def _from_arrays(file: Path, labels: Sequence[str]) -> list[Sample]:
+    arrays = _read_arrays(file)
+    if "images" not in arrays:
+        raise InputError(f"expected an array named 'images' in {file.name}; got {', '.join(arrays) or 'nothing'}")
+    images = arrays["images"]
+    truth = arrays.get("labels")
+    if images.ndim not in (3, 4) or len(images) == 0:
+        raise InputError(f"expected images of shape (N, …) with N > 0; got {images.shape} in {file.name}")
+    if truth is None:
+        return [Sample(str(i), image, None) for i, image in enumerate(images)]
+    if truth.shape != (len(images),) or truth.dtype.kind not in "ui":
+        raise InputError(f"expected {len(images)} integer labels in {file.name}; got {truth.dtype} of shape {truth.shape}")
+    if truth.min() < 0 or truth.max() >= len(labels):
+        raise InputError(
+            f"expected labels from 0 to {len(labels) - 1}; {file.name} has {truth.min()} to {truth.max()}"
+        )
+    return [Sample(str(i), image, int(y)) for i, (image, y) in enumerate(zip(images, truth, strict=True))]
+
+
+def _read_arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        if file.suffix == ".safetensors":
+            return dict(load_file(file))
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # zip, header and pickle errors of two libraries: all mean an unusable file
+        raise InputError(f"cannot read arrays from {str(file)!r}: {error}") from error

@@ -1,0 +1,174 @@
+r"""One step of a pretrained pixel-space diffusion model: `diffusers:google/ddpm-cifar10-32`, `diffusers:/folder`.
+
+The model was trained on :math:`y_t = \sqrt{\bar\alpha_t}\, y + \sqrt{1 - \bar\alpha_t}\, z` with
+:math:`y = 2x - 1`. Pixel noise :math:`\sigma` is noise :math:`2\sigma` there, so the matching level is
+:math:`\bar\alpha = 1 / (1 + 4\sigma^2)` and the timestep, a real number, is the one whose log signal-to-noise
+ratio is :math:`-2 \log 2\sigma`.
+
+References:
+    (Certified!!) Adversarial Robustness for Free!, Carlini et al., 2023, https://arxiv.org/abs/2206.10550
+    Denoising Diffusion Probabilistic Models, Ho, Jain, Abbeel, 2020, https://arxiv.org/abs/2006.11239
+"""
+
+import math
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustify.cards import licence_of
+from robustify.denoisers.base import Denoiser
+from robustify.errors import InputError, ModelError
+from robustify.types import Pixels
+
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+
+
+@final
+class DiffusionDenoiser(Denoiser):
+    """Denoises with one call of a diffusers `UNet2DModel`.
+
+    Arguments:
+        network: Maps (B, C, H, W) and timesteps (B) to a prediction with C channels, or 2C where it also learned
+            the variance, which is dropped.
+        scheduler: A diffusers scheduler with `alphas_cumprod` and `config.prediction_type`.
+        name: How it is called in certificates.
+
+    Raises:
+        ModelError: If the network is latent, conditional or in training mode, or the schedule is unusable.
+    """
+
+    def __init__(self, network: nn.Module, scheduler: Any, *, name: str = "diffusion", licence: str | None = None) -> None:  # noqa: ANN401, E501
+        super().__init__()
+        config = _config(network)
+        _check_network(network, config)
+        self.network = network
+        self.prediction = _prediction(scheduler)
+        self.log_snr = _log_snr(scheduler)
+        self.name = name
+        self.licence = licence
+        self.channels = int(config["in_channels"])
+        self.size = _size(config.get("sample_size"))
+        self.eval()
+
+    def timestep(self, sigma: float) -> float:
+        """The real-valued timestep whose noise level is exactly `sigma` in [0, 1] pixels.
+
+        Raises:
+            InputError: If the model's schedule never reaches this noise level.
+        """
+        wanted = -2 * math.log(2 * sigma)
+        highest, lowest = float(self.log_snr[0]), float(self.log_snr[-1])
+        if not lowest <= wanted <= highest:
+            low, high = (math.exp(-v / 2) / 2 for v in (highest, lowest))
+            raise InputError(f"{self.name} denoises sigma from {low:.4f} to {high:.4g}; got sigma={sigma:g}")
+        steps = np.arange(len(self.log_snr))
+        return float(np.interp(-wanted, -self.log_snr, steps))
+
+    def forward(self, noisy: Pixels, sigma: float) -> Pixels:
+        alpha_bar = 1 / (1 + 4 * sigma**2)
+        signal, noise = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+        y_t = signal * (2 * noisy.float() - 1)
+        t = torch.full((len(noisy),), self.timestep(sigma), dtype=torch.float32, device=noisy.device)
+        dtype = next(self.network.parameters()).dtype
+        predicted = self.network(y_t.to(dtype), t).sample.float()[:, : noisy.shape[1]]
+        return ((self._clean(y_t, predicted, signal, noise) + 1) / 2).clamp(0, 1)
+
+    def _clean(self, y_t: Tensor, predicted: Tensor, signal: float, noise: float) -> Tensor:
+        """The clean image in [-1, 1] that the prediction implies."""
+        if self.prediction == "epsilon":
+            return (y_t - noise * predicted) / signal
+        if self.prediction == "v_prediction":
+            return signal * y_t - noise * predicted
+        return predicted
+
+    def describe(self, sigma: float) -> str:
+        dtype = str(next(self.network.parameters()).dtype).removeprefix("torch.")
+        return f"{self.name}, one step at t = {self.timestep(sigma):.2f}, {self.prediction}, {dtype}"
+
+
+def load(name: str, /) -> DiffusionDenoiser:
+    """A diffusers pipeline folder or Hub id with a pixel-space `unet` and a `scheduler`.
+
+    Raises:
+        InputError: If there is no such pipeline, or it is not a folder that diffusers wrote.
+        ModelError: If the pipeline works on latents or needs conditions.
+    """
+    from diffusers import DiffusionPipeline
+
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "model_index.json").is_file():
+        raise InputError(f"expected a diffusers pipeline folder with model_index.json; {folder} has none")
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"diffusers cannot load a pipeline from {name!r}: {error}") from error
+    return from_pipeline(pipeline, name=f"diffusers:{name}", licence=licence_of(name))
+
+
+def names(pattern: str = "*", /) -> list[str]:
+    """Nothing: the Hub is too large to list; see https://huggingface.co/models?library=diffusers."""
+    del pattern
+    return []
+
+
+def from_pipeline(pipeline: Any, *, name: str, licence: str | None = None) -> DiffusionDenoiser:  # noqa: ANN401
+    """The network and scheduler of an unconditional diffusers pipeline."""
+    parts = pipeline.components
+    if "unet" not in parts or "scheduler" not in parts or {"vae", "vqvae", "text_encoder"} & parts.keys():
+        raise ModelError(
+            f"expected a pixel-space pipeline of unet and scheduler; {type(pipeline).__name__} has "
+            f"{', '.join(sorted(parts))}"
+        )
+    return DiffusionDenoiser(parts["unet"].eval(), parts["scheduler"], name=name, licence=licence)
+
+
+def _config(network: nn.Module) -> Any:  # noqa: ANN401
+    config = getattr(network, "config", None)
+    if config is None or "in_channels" not in config:
+        raise ModelError(f"expected a diffusers network with config.in_channels; got {type(network).__name__}")
+    return config
+
+
+def _check_network(network: nn.Module, config: Any) -> None:  # noqa: ANN401
+    if any(module.training for module in network.modules()):
+        raise ModelError("the denoiser is in training mode: its output would be random. Call .eval() first.")
+    if config.get("num_class_embeds") or config.get("cross_attention_dim"):
+        raise ModelError(f"expected an unconditional network; {type(network).__name__} wants classes or text")
+    if config["out_channels"] not in (config["in_channels"], 2 * config["in_channels"]):
+        raise ModelError(
+            f"expected as many output channels as input channels, or twice as many (learned variance); "
+            f"got {config['in_channels']} in, {config['out_channels']} out"
+        )
+
+
+def _prediction(scheduler: Any) -> str:  # noqa: ANN401
+    prediction = str(scheduler.config.get("prediction_type", "epsilon"))
+    if prediction not in PREDICTIONS:
+        raise ModelError(f"expected a prediction type of {', '.join(PREDICTIONS)}; got {prediction!r}")
+    return prediction
+
+
+def _log_snr(scheduler: Any) -> np.ndarray[Any, np.dtype[np.float64]]:  # noqa: ANN401
+    """log(alpha_bar / (1 - alpha_bar)) per step, decreasing, float64."""
+    table = getattr(scheduler, "alphas_cumprod", None)
+    if table is None:
+        raise ModelError(f"expected a scheduler with alphas_cumprod; {type(scheduler).__name__} has none")
+    alpha_bar = table.double().cpu().numpy()
+    # Zero-terminal-SNR schedules end at exactly 0 and float32 ones may start at 1: infinite log-SNR, never needed.
+    inside = np.flatnonzero((alpha_bar > 0) & (alpha_bar < 1))
+    if len(inside) != inside[-1] - inside[0] + 1 or inside[0] != 0 or np.any(np.diff(alpha_bar[inside]) >= 0):
+        raise ModelError("expected alphas_cumprod that strictly decrease within (0, 1)")
+    kept = alpha_bar[inside]
+    return np.asarray(np.log(kept) - np.log1p(-kept))
+
+
+def _size(sample_size: int | tuple[int, int] | list[int] | None) -> tuple[int, int] | None:
+    if sample_size is None:
+        return None
+    if isinstance(sample_size, int):
+        return sample_size, sample_size
+    height, width = sample_size
+    return int(height), int(width)

@@ -1,0 +1,63 @@
+"""Everything robustify raises on purpose: what it got, what it expected, what to do next."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+class RobustifyError(Exception):
+    """Base of all errors of this package."""
+
+
+class InputError(RobustifyError, ValueError):
+    """Something the user gave cannot be used; the text says what was expected instead."""
+
+
+class ModelError(RobustifyError, ValueError):
+    """A classifier or denoiser for which no certificate would hold."""
+
+
+class RunError(RobustifyError, RuntimeError):
+    """A certification run that cannot start or continue in its folder."""
+
+
+class PluginError(RobustifyError):
+    """A named source could not be used."""
+
+
+class UnknownPluginError(PluginError, LookupError):
+    """Nothing installed, and nothing we know of, goes by this name."""
+
+    def __init__(self, kind: str, name: str, installed: Sequence[str], group: str) -> None:
+        lines = [f"no {kind} source named {name!r}."]
+        if close := get_close_matches(name, installed, n=1):
+            lines.append(f"Did you mean {close[0]!r}?")
+        lines.append(f"Installed: {', '.join(sorted(installed)) or 'none'}.")
+        lines.append(f"A {kind} source is an entry point in the group {group!r}; see plugins/README.md.")
+        super().__init__("\n  ".join(lines))
+
+
+class MissingPluginError(PluginError, ImportError):
+    """A source we know of, whose distribution is not installed."""
+
+    def __init__(self, kind: str, name: str, distribution: str) -> None:
+        super().__init__(
+            f"the {kind} source {name!r} lives in {distribution!r}, which is not installed.\n"
+            f"  pip install {distribution}"
+        )
+
+
+class BrokenPluginError(PluginError, ImportError):
+    """A source that fails to import or lacks what a source must have."""
+
+    def __init__(self, kind: str, name: str, origin: str, reason: str) -> None:
+        super().__init__(f"the {kind} source {name!r} from {origin} cannot be used: {reason}")
+
+
+class PluginConflictError(PluginError):
+    """Two distributions provide the same name."""
+
+    def __init__(self, kind: str, name: str, origins: Sequence[str]) -> None:
+        super().__init__(
+            f"{len(origins)} packages provide the {kind} source {name!r}: {', '.join(origins)}.\n"
+            "  Uninstall all but one."
+        )

@@ -1,0 +1,3 @@
+"""Smoothing: the only Monte Carlo, noise to votes."""
+
+from robustify.smoothing.smoothed import SmoothedClassifier as SmoothedClassifier

@@ -1,0 +1,27 @@
+"""What a model is, as a hash: another weight, precision or preprocessing is another classifier."""
+
+import hashlib
+
+import torch
+from torch import nn
+
+from robustify.classifiers import ImageClassifier
+from robustify.denoisers import Denoiser
+
+
+def classifier_hash(classifier: ImageClassifier) -> str:
+    """SHA-256 of the weights and the preprocessing."""
+    return _digest(classifier.network, str(classifier.preprocessing))
+
+
+def denoiser_hash(denoiser: Denoiser, sigma: float) -> str:
+    """SHA-256 of the weights and of how the denoiser works at `sigma`."""
+    return _digest(denoiser, denoiser.describe(sigma))
+
+
+def _digest(module: nn.Module, settings: str) -> str:
+    digest = hashlib.sha256(settings.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""From what users have (path, picture, array, tensor) to pixels that meet the input contract."""
+
+import warnings
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from robustify.classifiers import Preprocessing
+from robustify.classifiers.preprocessing import with_channels
+from robustify.errors import InputError
+from robustify.types import Image, InputContract
+
+OneImage: TypeAlias = str | PathLike[str] | PILImage.Image | np.ndarray[Any, Any] | Tensor
+ImageInput: TypeAlias = OneImage | Sequence[OneImage]
+"""One image or a batch: a list of anything, or an array or tensor with a leading batch axis."""
+
+_IMAGE_RANKS = (2, 3)
+_BATCH_RANK = 4
+
+
+def is_batch(images: ImageInput) -> bool:
+    """Whether the answer should be a list."""
+    if isinstance(images, np.ndarray | Tensor):
+        return images.ndim == _BATCH_RANK
+    return isinstance(images, Sequence) and not isinstance(images, str)
+
+
+def to_pixels(image: OneImage, preprocessing: Preprocessing, contract: InputContract) -> Image:
+    """One image as float32 pixels in [0, 1] of the contract's shape.
+
+    Paths and pictures are resized and cropped by the classifier's own geometry. Arrays and tensors must already have
+    the contract's shape: their size is never changed silently. Bytes (uint8) are divided by 255.
+
+    Raises:
+        InputError: If the image cannot be read or does not meet the contract.
+    """
+    if isinstance(image, str | PathLike):
+        image = read_picture(image)
+    if isinstance(image, PILImage.Image):
+        picture = with_channels(image, contract.channels)
+        pixels = preprocessing.geometry(picture, contract.height, contract.width)
+    elif isinstance(image, np.ndarray):
+        pixels = _from_array(image, contract)
+    elif isinstance(image, Tensor):
+        pixels = image.detach()
+    else:
+        raise InputError(f"expected a path, PIL image, array or tensor; got {type(image).__name__}")
+    if tuple(pixels.shape) != contract.shape:
+        raise InputError(
+            f"expected an image of shape {contract.shape} (channels, height, width); got {tuple(pixels.shape)}.\n"
+            "  A path or PIL image of any size is resized and cropped as the classifier expects."
+        )
+    return _to_unit_range(pixels)
+
+
+def read_picture(path: str | PathLike[str]) -> PILImage.Image:
+    """A decoded picture.
+
+    Raises:
+        InputError: If the file is missing or not a readable image.
+    """
+    try:
+        with warnings.catch_warnings(), PILImage.open(path) as picture:
+            warnings.simplefilter("ignore")  # PIL warns of odd metadata; what matters is that the pixels decode
+            picture.load()
+            return picture.copy()
+    except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
+        raise InputError(f"cannot read an image from {str(path)!r}: {error}") from error
+
+
+def _from_array(array: np.ndarray[Any, Any], contract: InputContract) -> Tensor:
+    """(H, W), (H, W, C) as pictures have it, or (C, H, W) as networks do."""
+    if array.ndim not in _IMAGE_RANKS:
+        raise InputError(f"expected an array of 2 or 3 axes; got shape {array.shape}")
+    if array.dtype.kind not in "uif":
+        raise InputError(f"expected an array of numbers; got dtype {array.dtype}")
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if tensor.ndim == 2:  # noqa: PLR2004
+        return tensor.unsqueeze(0)
+    if tuple(tensor.shape) == (contract.height, contract.width, contract.channels):
+        return tensor.permute(2, 0, 1)
+    return tensor
+
+
+def _to_unit_range(pixels: Tensor) -> Image:
+    """float32 in [0, 1]; bytes are divided by 255, other integers refused as ambiguous."""
+    if pixels.dtype == torch.uint8:
+        return pixels.float() / 255
+    if not pixels.is_floating_point():
+        raise InputError(
+            f"expected uint8 (0 to 255) or floats in [0, 1]; got {pixels.dtype}.\n  Convert with .to(torch.uint8)."
+        )
+    if not bool(pixels.isfinite().all()):
+        raise InputError("expected finite pixels; got NaN or infinity")
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 1:
+        hint = "Values look like 0 to 255: divide by 255." if high > 2 else "Undo any normalisation first."  # noqa: PLR2004
+        raise InputError(f"expected pixels in [0, 1]; got values from {low:.4g} to {high:.4g}.\n  {hint}")
+    return pixels.float()

@@ -1,0 +1,23 @@
+"""The denoiser source `zoo`: `zoo:ddpm`."""
+
+from fnmatch import fnmatchcase
+
+from robustify.denoisers import Denoiser, diffusion
+from robustify.errors import InputError
+from robustify.zoo import FOLDER
+
+
+def load(name: str, /) -> Denoiser:
+    """The shipped denoiser.
+
+    Raises:
+        InputError: If the zoo has no such denoiser.
+    """
+    if name != "ddpm":
+        raise InputError(f"the zoo has no denoiser {name!r}; it has ddpm")
+    return diffusion.load(str(FOLDER / name))
+
+
+def names(pattern: str = "*", /) -> list[str]:
+    """What the zoo has."""
+    return [name for name in ("ddpm",) if fnmatchcase(name, pattern)]

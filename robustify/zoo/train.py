@@ -1,0 +1,80 @@
+"""Rebuilds the zoo: `python -m robustify.zoo.train [TARGET]`."""
+
+import json
+import os
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from safetensors.torch import save_file
+
+from robustify.zoo import fashion_mnist, training
+
+
+class Target(StrEnum):
+    """What to build."""
+
+    DENOISER = "denoiser"
+    TIMM = "timm"
+    TRANSFORMERS = "transformers"
+    OPEN_CLIP = "open_clip"
+    IMAGES = "images"
+    ALL = "all"
+
+
+FOLDERS = {
+    Target.DENOISER: "ddpm",
+    Target.TIMM: "timm",
+    Target.TRANSFORMERS: "transformers",
+    Target.OPEN_CLIP: "open_clip",
+}
+"""Where each model goes, inside the zoo's folder."""
+
+DATA = {"name": "Fashion-MNIST", "licence": "MIT (Expat)", "copyright": "2017 Zalando SE"}
+
+
+def main(
+    target: Annotated[Target, typer.Argument(help="What to build.")] = Target.ALL,
+    data: Annotated[
+        Path, typer.Option(help="Folder of Fashion-MNIST's idx files.")
+    ] = fashion_mnist.DEBIAN_FOLDER,
+    out: Annotated[Path, typer.Option(help="Folder of the zoo.")] = Path(__file__).parent,
+) -> None:
+    """Trains the zoo's models on Fashion-MNIST's training split and records how."""
+    out.mkdir(parents=True, exist_ok=True)
+    if target in (Target.IMAGES, Target.ALL):
+        save_images(data, out)
+    for model, folder in FOLDERS.items():
+        if target in (model, Target.ALL):
+            trainer = import_module(f"robustify.zoo.train_{model}")
+            update_record(out / "record.json", folder, trainer.train(data, out / folder))
+
+
+def save_images(data: Path, out: Path) -> None:
+    """Writes `held_out.safetensors`: `images`, uint8 (500, 1, 32, 32), and `labels`, int64 (500)."""
+    images, labels = training.held_out(fashion_mnist.read("test", data))
+    save_file({"images": images, "labels": labels}, out / "held_out.safetensors")
+
+
+def update_record(path: Path, model: str, entry: dict[str, object]) -> None:
+    """Puts `entry`, with the machine it was made on, in the place of the model's former entry."""
+    record = json.loads(path.read_text()) if path.exists() else {"data": DATA, "models": {}}
+    record["models"][model] = {**entry, **machine()}
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def machine() -> dict[str, object]:
+    """The date and what the training ran on."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpus": os.cpu_count(),
+        "torch": str(torch.__version__),
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)
