@@ -41,7 +41,7 @@ _HOMES = {
     "SmoothedClassifier": "smoothing",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0605 - the same names as above; a test compares them
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:

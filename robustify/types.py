@@ -18,6 +18,9 @@ Image: TypeAlias = Float[Tensor, "channels height width"]
 Bytes: TypeAlias = UInt8[Tensor, "channels height width"]
 """One image as it comes from a file; divided by 255 it is an `Image`."""
 
+NetworkInput: TypeAlias = Float[Tensor, "batch network_channels network_height network_width"]
+"""Normalised pixels at the network's own size."""
+
 Logits: TypeAlias = Float[Tensor, "batch classes"]
 
 

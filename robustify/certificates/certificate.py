@@ -1,8 +1,8 @@
 """The certificate: a frozen value that explains itself."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
 from typing import final
 
 from robustify.certificates.radius import gaussian_radius, runner_up_bounds
@@ -111,5 +111,4 @@ def certify_votes(
 
 def floor(value: float, digits: int = 3) -> float:
     """Rounds down, never up, to so many decimals: what is shown may not exceed what is proven."""
-    scaled = math.floor(value * 10**digits) / 10**digits
-    return scaled if scaled <= value else (math.floor(value * 10**digits) - 1) / 10**digits
+    return float(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))

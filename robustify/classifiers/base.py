@@ -106,7 +106,7 @@ def _count_classes(classifier: ImageClassifier) -> int:
     """Number of logits per image, found by classifying a few noise images.
 
     Raises:
-        ModelError: If the output is not a matrix of logits, or one image's logits depend on its batch-mates.
+        ModelError: If the network fails, returns no matrix of logits, or one image's logits depend on its batch-mates.
     """
     p = classifier.preprocessing
     generator = torch.Generator().manual_seed(0)
@@ -118,13 +118,13 @@ def _count_classes(classifier: ImageClassifier) -> int:
             f"{classifier.name} cannot classify input of shape {tuple(probe.shape)}, which its preprocessing "
             f"promises: {error}\n  Check size and the number of channels in mean and std."
         ) from error
-    if not isinstance(network_output, Tensor) or network_output.ndim != 2 or network_output.shape[0] != len(probe):  # noqa: PLR2004
+    if not isinstance(network_output, Tensor) or network_output.ndim != 2 or network_output.shape[0] != len(probe):
         found = tuple(network_output.shape) if isinstance(network_output, Tensor) else type(network_output).__name__
         raise ModelError(
             f"expected logits of shape (batch, classes) = ({len(probe)}, ...); {classifier.name} returns {found}.\n"
             "  Is it a feature extractor? Give it a classification head, or wrap it to return logits."
         )
-    if network_output.shape[1] < 2:  # noqa: PLR2004
+    if network_output.shape[1] < 2:
         raise ModelError(
             f"expected at least 2 classes; {classifier.name} has {network_output.shape[1]} output per image"
         )
@@ -142,7 +142,7 @@ def _check_batch_independence(classifier: ImageClassifier, probe: Pixels, logits
     again = classifier(mates).roll(-1, dims=0)[:2]
     scale = logits.abs().max().clamp(min=1e-6)
     gap = (again - logits[2:]).abs().max() / scale
-    if not bool(gap <= 1e-3):  # noqa: PLR2004 - also refuses NaN
+    if not bool(gap <= 1e-3):  # also refuses NaN
         raise ModelError(
             f"the logits of {classifier.name} for the same image changed by {float(gap):.1%} with other images in "
             "the batch (or at random): draws would not be independent and no certificate would hold.\n"

@@ -9,16 +9,16 @@ References:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from PIL import Image as PILImage
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robustify.cards import licence_of
-from robustify.classifiers.base import ImageClassifier, ZeroShotModel
+from robustify.classifiers.base import ImageClassifier, ZeroShotModel, check_evaluation_mode
 from robustify.classifiers.preprocessing import Geometry, Preprocessing
 from robustify.errors import InputError, ModelError
 from robustify.types import Bytes
@@ -33,17 +33,16 @@ def load(name: str, /) -> "OpenCLIP":
     import open_clip
 
     schema = name.startswith(("local-dir:", "hf-hub:"))
-    if name.startswith("local-dir:"):
-        _check_folder(Path(name.removeprefix("local-dir:")))
     architecture, slash, tag = (name, "", "") if schema else name.partition("/")
     if not schema and not slash:
         raise InputError(
             f"expected open_clip:MODEL/WEIGHTS, such as open_clip:ViT-B-32/laion2b_s34b_b79k; got {name!r}"
         )
     try:
-        model = open_clip.create_model(architecture, pretrained=tag or None).eval()
+        # without require_pretrained, open_clip goes on with random weights where a place has none
+        model = open_clip.create_model(architecture, pretrained=tag or None, require_pretrained=True).eval()
         tokenizer = open_clip.get_tokenizer(architecture)
-    except (RuntimeError, ValueError, FileNotFoundError, KeyError) as error:
+    except (RuntimeError, ValueError, OSError, KeyError, SafetensorError) as error:
         raise InputError(f"open_clip cannot create {name!r}: {error}") from error
     place = name.removeprefix("local-dir:").removeprefix("hf-hub:")
     return OpenCLIP(model, tokenizer, name=f"open_clip:{name}", licence=licence_of(place) if schema else None)
@@ -54,14 +53,6 @@ def names(pattern: str = "*", /) -> list[str]:
     import open_clip
 
     return sorted(n for n in map("/".join, open_clip.list_pretrained()) if fnmatchcase(n, pattern))
-
-
-def _check_folder(folder: Path) -> None:
-    """open_clip itself goes on with random weights where a folder has none."""
-    if not (folder / "open_clip_config.json").is_file():
-        raise InputError(f"expected an open_clip folder with open_clip_config.json; {folder} has none")
-    if not any((folder / f).is_file() for f in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")):
-        raise InputError(f"expected weights (open_clip_model.safetensors) in {folder}; found none")
 
 
 @final
@@ -91,7 +82,7 @@ class OpenCLIP(ZeroShotModel):
                 f"expected an open_clip model with an image tower (`visual`) and `encode_text`; "
                 f"got {type(model).__name__}"
             )
-        self.model = model
+        self.model: Any = model  # its towers are attributes that `nn.Module` does not declare
         self.tokenizer = tokenizer
         self.name = name or f"open_clip:{type(model).__name__}"
         self.licence = licence
@@ -101,11 +92,13 @@ class OpenCLIP(ZeroShotModel):
 
         Raises:
             InputError: If there are fewer than two distinct classes, or no such template set.
+            ModelError: If the model is in training mode.
         """
         import open_clip
 
-        if len(set(classes)) < 2 or len(set(classes)) != len(classes):  # noqa: PLR2004
-            raise InputError(f"expected at least 2 distinct class names; got {list(classes)}")
+        if isinstance(classes, str) or len(set(classes)) < 2 or len(set(classes)) != len(classes):
+            raise InputError(f"expected at least 2 distinct class names; got {classes!r}")
+        check_evaluation_mode(self.model)
         device = next(self.model.parameters()).device
         head = open_clip.build_zero_shot_classifier(
             self.model, self.tokenizer, list(classes), template_set(templates), device=device
@@ -114,11 +107,12 @@ class OpenCLIP(ZeroShotModel):
         network = ZeroShotNetwork(
             visual=self.model.visual,
             head=head,
-            scale=float(self.model.logit_scale.exp()),
-            bias=0.0 if bias is None else float(bias),
+            scale=self.model.logit_scale.exp().item(),
+            bias=0.0 if bias is None else bias.item(),
         )
-        network.train(self.model.training)
-        return ImageClassifier(network, _preprocessing(self.model), labels=classes, name=self.name, licence=self.licence)
+        return ImageClassifier(
+            network.eval(), _preprocessing(self.model), labels=classes, name=self.name, licence=self.licence
+        )
 
 
 @final
@@ -198,7 +192,7 @@ class OpenCLIPGeometry(Geometry):
         return f"{self.interpolation} resize ({self.resize_mode})"
 
 
-def _preprocessing(model: nn.Module) -> Preprocessing:
+def _preprocessing(model: Any) -> Preprocessing:  # noqa: ANN401
     """From the model's own `visual.preprocess_cfg`."""
     config = model.visual.preprocess_cfg
     size = config["size"]

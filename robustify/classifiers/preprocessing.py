@@ -7,6 +7,7 @@ the noise, inside the classifier.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import final
 
 import torch
@@ -15,7 +16,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from robustify.errors import InputError
-from robustify.types import Bytes, Pixels
+from robustify.types import Bytes, NetworkInput, Pixels
 
 PIL_MODES = {1: "L", 3: "RGB"}
 
@@ -44,7 +45,7 @@ class ResizeCrop(Geometry):
         interpolation: bilinear, bicubic, nearest or lanczos.
         crop_pct: Share of the resized picture that the crop keeps; 1 keeps all.
         crop_mode: `center` (shortest edge), `squash` (both edges) or `border` (longest edge, padded).
-        border: Colour of the padding, one value in [0, 1] per channel.
+        border: Colour of the padding, one value in [0, 1] per channel; their mean where a picture has fewer.
     """
 
     interpolation: str = "bicubic"
@@ -55,18 +56,20 @@ class ResizeCrop(Geometry):
     def __post_init__(self) -> None:
         if self.crop_mode not in ("center", "squash", "border"):
             raise InputError(f"expected crop_mode center, squash or border; got {self.crop_mode!r}")
-        if not 0 < self.crop_pct:
+        if not self.crop_pct > 0:
             raise InputError(f"expected crop_pct > 0; got {self.crop_pct}")
 
     def __call__(self, picture: PILImage.Image, height: int, width: int) -> Bytes:
         from timm.data.transforms_factory import transforms_imagenet_eval
 
+        channels = len(picture.getbands())
+        border = self.border if len(self.border) == channels else (fmean(self.border),) * channels
         transform = transforms_imagenet_eval(
             img_size=(height, width),
             crop_pct=self.crop_pct,
             crop_mode=self.crop_mode,
             interpolation=self.interpolation,
-            mean=self.border,
+            mean=border,
             normalize=False,
         )
         pixels: Tensor = transform(picture)
@@ -104,7 +107,7 @@ class Preprocessing:
             raise InputError(f"expected mean and std of 1 or 3 channels each; got {self.mean} and {self.std}")
         if min(self.std) <= 0:
             raise InputError(f"expected a positive std per channel; got {self.std}")
-        if len(self.size) != 2 or min(self.size) <= 0:  # noqa: PLR2004
+        if len(self.size) != 2 or min(self.size) <= 0:
             raise InputError(f"expected size=(height, width) in pixels; got {self.size}")
 
     @property
@@ -117,7 +120,7 @@ class Preprocessing:
         std = ", ".join(f"{v:.3g}" for v in self.std)
         return f"{self.geometry}; network sees {self.size[0]}×{self.size[1]}, mean ({mean}), std ({std})"
 
-    def network_input(self, pixels: Pixels) -> Pixels:
+    def network_input(self, pixels: Pixels) -> NetworkInput:
         """Resizes where needed, repeats gray for an RGB network, subtracts the mean, divides by std.
 
         Raises:
@@ -138,10 +141,15 @@ def with_channels(picture: PILImage.Image, channels: int) -> PILImage.Image:
     """The picture with 1 or 3 channels; gray becomes RGB, colour never silently becomes gray.
 
     Raises:
-        InputError: If a colour picture meets a gray contract.
+        InputError: If a colour picture meets a gray contract, or a channel has more than 8 bits.
     """
     mode = PIL_MODES[channels]
-    if mode == "L" and picture.mode not in ("L", "1", "LA", "I;16"):
+    if picture.mode[0] in "IF":  # PIL would not scale their values but cut them at 255
+        raise InputError(
+            f"expected a picture with 8 bits per channel; got PIL mode {picture.mode!r}.\n"
+            "  Scale its values to 0 to 255 and convert it to 'L' first."
+        )
+    if mode == "L" and picture.mode not in ("L", "1", "LA"):
         raise InputError(
             f"expected a picture with 1 channel (gray); got PIL mode {picture.mode!r}.\n"
             "  Convert it knowingly: picture.convert('L')"

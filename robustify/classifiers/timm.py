@@ -6,9 +6,11 @@ References:
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from robustify.classifiers.base import ImageClassifier
@@ -29,10 +31,10 @@ def load(name: str, /) -> ImageClassifier:
         raise InputError(f"expected a timm folder with config.json; {name!r} has none")
     try:
         network = timm.create_model(name, pretrained=True)
-    except (RuntimeError, ValueError, FileNotFoundError, KeyError) as error:
+    except (RuntimeError, ValueError, OSError, KeyError, SafetensorError) as error:
         raise InputError(
             f"timm cannot create {name!r}: {error}\n"
-            "  Names: robustify plugins list timm, or hf-hub:org/repo, or local-dir:/path/to/folder."
+            "  Names: robustify plugins timm, or hf-hub:org/repo, or local-dir:/path/to/folder."
         ) from error
     return wrap(network.eval(), name=f"timm:{name}")
 
@@ -50,9 +52,7 @@ def wrap(network: nn.Module, *, name: str | None = None) -> ImageClassifier:
     Raises:
         ModelError: If it was created without a head or, from a folder, without its weights.
     """
-    from timm.data import resolve_model_data_config
-
-    config: dict[str, Any] = resolve_model_data_config(network)
+    config = _data_config(network)
     card: dict[str, Any] = dict(getattr(network, "pretrained_cfg", None) or {})
     name = name or f"timm:{card.get('architecture', type(network).__name__)}"
     if getattr(network, "num_classes", 0) == 0:
@@ -62,18 +62,17 @@ def wrap(network: nn.Module, *, name: str | None = None) -> ImageClassifier:
             f"{name} carries random weights: timm.create_model('local-dir:…') loads the weights only with "
             "pretrained=True."
         )
-    mean = tuple(config["mean"])
     return ImageClassifier(
         network,
         Preprocessing(
-            mean=mean,
-            std=tuple(config["std"]),
-            size=tuple(config["input_size"][-2:]),
+            mean=config["mean"],
+            std=config["std"],
+            size=config["size"],
             geometry=ResizeCrop(
                 interpolation=config["interpolation"],
                 crop_pct=config["crop_pct"],
                 crop_mode=config["crop_mode"],
-                border=mean,
+                border=config["mean"],
             ),
         ),
         labels=_labels(network, card),
@@ -82,12 +81,26 @@ def wrap(network: nn.Module, *, name: str | None = None) -> ImageClassifier:
     )
 
 
+def _data_config(network: nn.Module) -> dict[str, Any]:
+    """timm's own, adapted as timm does to the channels and size that this network was created with."""
+    from timm.data import resolve_model_data_config
+
+    config: dict[str, Any] = resolve_model_data_config(network)
+    channels = getattr(network, "in_chans", len(config["mean"]))
+    for key in ("mean", "std"):
+        values = tuple(config[key])
+        config[key] = values if len(values) == channels else (fmean(values),) * channels
+    config["size"] = getattr(getattr(network, "patch_embed", None), "img_size", None) or config["input_size"][-2:]
+    return config
+
+
 def _labels(network: nn.Module, card: dict[str, Any]) -> Sequence[str] | None:
     """The configuration's own names, else the first lemma of ImageNet's synsets, else None."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
-    if card.get("label_names"):
-        return list(card["label_names"])
+    named = card.get("label_names") or ()
+    if len(named) == network.num_classes:  # not so where the head was replaced
+        return list(named.values() if isinstance(named, dict) else named)
     subset = infer_imagenet_subset(network)
     if subset is None:
         return None
@@ -97,12 +110,10 @@ def _labels(network: nn.Module, card: dict[str, Any]) -> Sequence[str] | None:
 
 def _looks_untrained(network: nn.Module) -> bool:
     """Whether every normalisation layer still has the weights it is created with."""
-    affine = [
-        module
-        for module in network.modules()
-        if "norm" in type(module).__name__.lower() and isinstance(getattr(module, "weight", None), torch.Tensor)
-    ]
-    return bool(affine) and all(_is_constant(module.weight) for module in affine)
+    norms = [module for module in network.modules() if "norm" in type(module).__name__.lower()]
+    found = [getattr(module, "weight", None) for module in norms]
+    weights = [weight for weight in found if isinstance(weight, torch.Tensor)]
+    return bool(weights) and all(map(_is_constant, weights))
 
 
 def _is_constant(weight: torch.Tensor) -> bool:

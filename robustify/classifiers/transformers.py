@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
 from PIL import Image as PILImage
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robustify.cards import licence_of
-from robustify.classifiers.base import ImageClassifier
+from robustify.classifiers.base import ImageClassifier, check_evaluation_mode
 from robustify.classifiers.preprocessing import Geometry, Preprocessing, ResizeCrop
 from robustify.errors import InputError, ModelError
 from robustify.types import Bytes
@@ -35,7 +37,7 @@ def load(name: str, /) -> ImageClassifier:
     try:
         model, report = AutoModelForImageClassification.from_pretrained(name, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"transformers cannot load an image classifier from {name!r}: {error}") from error
     if report["missing_keys"]:
         raise ModelError(
@@ -61,20 +63,21 @@ def wrap(
     """A transformers model of this process with its image processor.
 
     Raises:
-        ModelError: If the model returns no logits per image.
-        InputError: If the processor is not an image processor with a fixed size.
+        ModelError: If the model returns no logits per image, or is in training mode.
+        InputError: If the processor does not resize to a fixed size, rescale and normalise, and nothing else.
     """
     config = model.config
     name = name or f"hf:{getattr(config, 'name_or_path', '') or type(model).__name__}"
-    if not type(model).__name__.endswith("ForImageClassification"):
+    if "ForImageClassification" not in type(model).__name__:  # some end in WithTeacher, or in how they learn
         raise ModelError(
             f"expected a model for image classification; got {type(model).__name__}.\n"
             "  Load it with AutoModelForImageClassification."
         )
+    check_evaluation_mode(model)
     labels = getattr(config, "id2label", None)
     return ImageClassifier(
-        LogitsOf(model).train(model.training),
-        _preprocessing(processor),
+        LogitsOf(model).eval(),
+        _preprocessing(processor, channels=getattr(config, "num_channels", 3)),
         labels=[labels[i] for i in range(len(labels))] if labels else None,
         name=name,
         licence=licence,
@@ -108,11 +111,11 @@ class ProcessorGeometry(Geometry):
             images=picture.convert("RGB") if picture.mode != "L" else picture,
             return_tensors="pt",
             do_normalize=False,
-            do_rescale=False,
+            do_convert_rgb=False,
             **self._scaled(height, width),
         )
         pixels: Tensor = output["pixel_values"][0]
-        return pixels.round().clamp(0, 255).to(torch.uint8)
+        return (pixels * 255).round().clamp(0, 255).to(torch.uint8)
 
     def _scaled(self, height: int, width: int) -> dict[str, Any]:
         """The processor's sizes, in proportion, where a denoiser works at another resolution."""
@@ -131,36 +134,61 @@ class ProcessorGeometry(Geometry):
         return f"{type(self.processor).__name__}: {self.interpolation} resize"
 
 
-def _preprocessing(processor: Any) -> Preprocessing:  # noqa: ANN401
+def _preprocessing(processor: Any, *, channels: int) -> Preprocessing:  # noqa: ANN401
     """Mean, std and size from an image processor; timm's data configuration where it wraps timm."""
     config = getattr(processor, "data_config", None)
     if config:
         mean = tuple(config["mean"])
         geometry = ResizeCrop(config["interpolation"], config["crop_pct"], config["crop_mode"], border=mean)
         return Preprocessing(mean, tuple(config["std"]), tuple(config["input_size"][-2:]), geometry)
-    if not getattr(processor, "do_rescale", False) or abs(processor.rescale_factor * 255 - 1) > 1e-6:  # noqa: PLR2004
-        raise InputError(f"expected a processor that rescales bytes by 1/255; got {type(processor).__name__}")
-    size = _network_size(processor)
-    channels = len(processor.image_mean)
-    normalises = bool(processor.do_normalize)
-    return Preprocessing(
-        mean=tuple(processor.image_mean) if normalises else (0.0,) * channels,
-        std=tuple(processor.image_std) if normalises else (1.0,) * channels,
+    probe = _probe(channels)
+    size = _network_size(processor, probe)
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+    preprocessing = Preprocessing(
+        mean=tuple(np.broadcast_to(mean, channels)),
+        std=tuple(np.broadcast_to(std, channels)),
         size=size,
         geometry=ProcessorGeometry(processor, size, _interpolation(processor)),
     )
+    _check_split(processor, preprocessing, probe)
+    return preprocessing
 
 
-def _network_size(processor: Any) -> tuple[int, int]:  # noqa: ANN401
-    """Height and width that leave the processor: the crop's where it crops, else the resize's."""
-    crops = getattr(processor, "do_center_crop", None)
-    entry = dict(processor.crop_size if crops else processor.size)
-    if entry.get("height") and entry.get("width"):
-        return int(entry["height"]), int(entry["width"])
-    raise InputError(
-        f"expected an image processor with a fixed output size; {type(processor).__name__} has {entry}.\n"
-        "  Set do_center_crop and crop_size, or size={'height': …, 'width': …}."
-    )
+def _probe(channels: int) -> PILImage.Image:
+    """A picture of no special size whose channels have brightnesses of their own."""
+    noise = np.random.default_rng(0).integers(0, 60, (211, 307, channels), dtype=np.uint8)
+    return PILImage.fromarray((noise + np.uint8(90) * np.arange(channels, dtype=np.uint8)).squeeze())
+
+
+def _network_size(processor: Any, probe: PILImage.Image) -> tuple[int, int]:  # noqa: ANN401
+    """Height and width that leave the processor, if every picture leaves it with the same."""
+    pictures = probe, probe.transpose(PILImage.Transpose.ROTATE_90)
+    upright, turned = (tuple(processor(images=p, return_tensors="pt")["pixel_values"][0].shape) for p in pictures)
+    if upright != turned or len(upright) != 3:
+        raise InputError(
+            f"expected an image processor with a fixed output size; {type(processor).__name__} makes "
+            f"{upright} and {turned} of pictures of size {pictures[0].size} and {pictures[1].size}.\n"
+            "  Set do_center_crop and crop_size, or size={'height': …, 'width': …}."
+        )
+    return upright[1:]
+
+
+def _check_split(processor: Any, preprocessing: Preprocessing, probe: PILImage.Image) -> None:  # noqa: ANN401
+    """Noise goes between geometry and normalisation: together they must be all that the processor does.
+
+    Raises:
+        InputError: If it also swaps channels, normalises twice, pads after normalising or rescales otherwise.
+    """
+    whole: Tensor = processor(images=probe, return_tensors="pt")["pixel_values"]
+    pixels = preprocessing.geometry(probe, *preprocessing.size).float() / 255
+    brightness = pixels.mean(dim=(1, 2))
+    split = preprocessing.network_input(pixels.unsqueeze(0))
+    if not torch.allclose(split, whole.float(), atol=1e-4) or bool((brightness.diff() < 0).any()):
+        raise InputError(
+            f"expected an image processor that resizes, crops, rescales bytes by 1/255 and normalises RGB; "
+            f"{type(processor).__name__} does something else to a picture.\n"
+            "  Wrap the model with an explicit preprocessing=Preprocessing(…)."
+        )
 
 
 def _interpolation(processor: Any) -> str:  # noqa: ANN401

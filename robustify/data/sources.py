@@ -104,11 +104,11 @@ def _from_arrays(file: Path, labels: Sequence[str]) -> list[Sample]:
     if truth is None:
         return [Sample(str(i), image, None) for i, image in enumerate(images)]
     if truth.shape != (len(images),) or truth.dtype.kind not in "ui":
-        raise InputError(f"expected {len(images)} integer labels in {file.name}; got {truth.dtype} of shape {truth.shape}")
-    if truth.min() < 0 or truth.max() >= len(labels):
         raise InputError(
-            f"expected labels from 0 to {len(labels) - 1}; {file.name} has {truth.min()} to {truth.max()}"
+            f"expected {len(images)} integer labels in {file.name}; got {truth.dtype} of shape {truth.shape}"
         )
+    if truth.min() < 0 or truth.max() >= len(labels):
+        raise InputError(f"expected labels from 0 to {len(labels) - 1}; {file.name} has {truth.min()} to {truth.max()}")
     return [Sample(str(i), image, int(y)) for i, (image, y) in enumerate(zip(images, truth, strict=True))]
 
 

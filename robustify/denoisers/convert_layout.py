@@ -69,11 +69,7 @@ class Layout:
 
 def empty_network(layout: Layout) -> UNet2DModel:
     """The diffusers network of a layout on the meta device: names and shapes without values."""
-    plain = (
-        ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
-        if layout.updown
-        else ("DownBlock2D", "UpBlock2D")
-    )
+    plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if layout.updown else ("DownBlock2D", "UpBlock2D")
     attentive = ("AttnDownBlock2D", "AttnUpBlock2D")
     levels = [attentive if i in layout.attention_levels else plain for i in range(len(layout.multipliers))]
     with torch.device("meta"):
@@ -127,9 +123,7 @@ def parameter_names(layout: Layout) -> dict[str, str]:
     """Where each parameter of the diffusers network is found in the checkpoint; q, k and v share a place."""
     modules = dict(_ENDS)
     for ours, theirs, parts in _blocks(layout):
-        modules |= {
-            f"{ours}.{ours_part}": f"{theirs}.{theirs_part}" for ours_part, theirs_part in parts.items()
-        }
+        modules |= {f"{ours}.{ours_part}": f"{theirs}.{theirs_part}" for ours_part, theirs_part in parts.items()}
     split = (name.rpartition(".") for name in empty_network(layout).state_dict())
     return {f"{module}.{leaf}": f"{modules[module]}.{leaf}" for module, _, leaf in split}
 
@@ -163,8 +157,7 @@ def _convert_tensor(name: str, tensor: Tensor, head_channels: int) -> Tensor:
         tensor = split_qkv(tensor, tensor.shape[0] // (3 * head_channels))[_QKV.index(part)]
     if tensor.shape[2:] == (1,):  # a width-1 convolution; only attention has them
         tensor = tensor.squeeze(-1)
-    # A copy, since tensors in a checkpoint may be views of one storage, and safetensors refuses overlaps.
-    return tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    return tensor.float()
 
 
 def _some(names: list[str]) -> str:
@@ -197,6 +190,4 @@ def map_state_dict(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Ten
     """
     _check_state(state, checkpoint_shapes(layout))
     names = parameter_names(layout)
-    return {
-        ours: _convert_tensor(ours, state[theirs], layout.head_channels) for ours, theirs in names.items()
-    }
+    return {ours: _convert_tensor(ours, state[theirs], layout.head_channels) for ours, theirs in names.items()}

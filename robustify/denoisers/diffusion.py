@@ -40,7 +40,14 @@ class DiffusionDenoiser(Denoiser):
         ModelError: If the network is latent, conditional or in training mode, or the schedule is unusable.
     """
 
-    def __init__(self, network: nn.Module, scheduler: Any, *, name: str = "diffusion", licence: str | None = None) -> None:  # noqa: ANN401, E501
+    def __init__(
+        self,
+        network: nn.Module,
+        scheduler: Any,  # noqa: ANN401 - diffusers' schedulers share no base class with these attributes
+        *,
+        name: str = "diffusion",
+        licence: str | None = None,
+    ) -> None:
         super().__init__()
         config = _config(network)
         _check_network(network, config)
@@ -103,7 +110,7 @@ def load(name: str, /) -> DiffusionDenoiser:
         raise InputError(f"expected a diffusers pipeline folder with model_index.json; {folder} has none")
     try:
         pipeline = DiffusionPipeline.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:  # AttributeError: no such pipeline class
         raise InputError(f"diffusers cannot load a pipeline from {name!r}: {error}") from error
     return from_pipeline(pipeline, name=f"diffusers:{name}", licence=licence_of(name))
 
@@ -135,7 +142,7 @@ def _config(network: nn.Module) -> Any:  # noqa: ANN401
 def _check_network(network: nn.Module, config: Any) -> None:  # noqa: ANN401
     if any(module.training for module in network.modules()):
         raise ModelError("the denoiser is in training mode: its output would be random. Call .eval() first.")
-    if config.get("num_class_embeds") or config.get("cross_attention_dim"):
+    if any(config.get(key) for key in ("num_class_embeds", "class_embed_type", "cross_attention_dim")):
         raise ModelError(f"expected an unconditional network; {type(network).__name__} wants classes or text")
     if config["out_channels"] not in (config["in_channels"], 2 * config["in_channels"]):
         raise ModelError(
@@ -157,11 +164,10 @@ def _log_snr(scheduler: Any) -> np.ndarray[Any, np.dtype[np.float64]]:  # noqa: 
     if table is None:
         raise ModelError(f"expected a scheduler with alphas_cumprod; {type(scheduler).__name__} has none")
     alpha_bar = table.double().cpu().numpy()
-    # Zero-terminal-SNR schedules end at exactly 0 and float32 ones may start at 1: infinite log-SNR, never needed.
-    inside = np.flatnonzero((alpha_bar > 0) & (alpha_bar < 1))
-    if len(inside) != inside[-1] - inside[0] + 1 or inside[0] != 0 or np.any(np.diff(alpha_bar[inside]) >= 0):
+    # Zero-terminal-SNR schedules end at exactly 0: a noise level that no sigma asks for.
+    kept = alpha_bar[:-1] if alpha_bar[-1] == 0 else alpha_bar
+    if not (kept[-1] > 0 and kept[0] < 1 and np.all(np.diff(kept) < 0)):
         raise ModelError("expected alphas_cumprod that strictly decrease within (0, 1)")
-    kept = alpha_bar[inside]
     return np.asarray(np.log(kept) - np.log1p(-kept))
 
 

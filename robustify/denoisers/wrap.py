@@ -16,7 +16,7 @@ def wrap(denoiser: object) -> Denoiser:
         return denoiser
     if hasattr(denoiser, "components") and hasattr(denoiser, "scheduler"):
         return from_pipeline(denoiser, name=type(denoiser).__name__)
-    if isinstance(denoiser, tuple) and len(denoiser) == 2:  # noqa: PLR2004
+    if isinstance(denoiser, tuple) and len(denoiser) == 2:
         network, scheduler = denoiser
         return DiffusionDenoiser(network, scheduler, name=type(network).__name__)
     raise InputError(

@@ -188,7 +188,7 @@ def _same_run(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) -> d
 
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "…"  # noqa: PLR2004
+    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _write_table(file: Path, rows: Iterable[Row]) -> None:
@@ -215,7 +215,7 @@ def _read(file: Path) -> list[Row]:
     try:
         records = pq.read_table(file, schema=SCHEMA).to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise RunError(f"cannot read rows from {str(file)!r}: {error}.\n  Delete it to run its images again.") from error
-    return [
-        Row(**{**r, "selection": tuple(r["selection"]), "votes": tuple(r["votes"])}) for r in records
-    ]
+        raise RunError(
+            f"cannot read rows from {str(file)!r}: {error}.\n  Delete it to run its images again."
+        ) from error
+    return [Row(**{**r, "selection": tuple(r["selection"]), "votes": tuple(r["votes"])}) for r in records]

@@ -6,6 +6,7 @@ from os import PathLike
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image as PILImage
 from torch import Tensor
@@ -15,7 +16,7 @@ from robustify.classifiers.preprocessing import with_channels
 from robustify.errors import InputError
 from robustify.types import Image, InputContract
 
-OneImage: TypeAlias = str | PathLike[str] | PILImage.Image | np.ndarray[Any, Any] | Tensor
+OneImage: TypeAlias = str | PathLike[str] | PILImage.Image | npt.NDArray[Any] | Tensor
 ImageInput: TypeAlias = OneImage | Sequence[OneImage]
 """One image or a batch: a list of anything, or an array or tensor with a leading batch axis."""
 
@@ -73,14 +74,14 @@ def read_picture(path: str | PathLike[str]) -> PILImage.Image:
         raise InputError(f"cannot read an image from {str(path)!r}: {error}") from error
 
 
-def _from_array(array: np.ndarray[Any, Any], contract: InputContract) -> Tensor:
+def _from_array(array: npt.NDArray[Any], contract: InputContract) -> Tensor:
     """(H, W), (H, W, C) as pictures have it, or (C, H, W) as networks do."""
     if array.ndim not in _IMAGE_RANKS:
         raise InputError(f"expected an array of 2 or 3 axes; got shape {array.shape}")
     if array.dtype.kind not in "uif":
         raise InputError(f"expected an array of numbers; got dtype {array.dtype}")
     tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if tensor.ndim == 2:  # noqa: PLR2004
+    if tensor.ndim == 2:
         return tensor.unsqueeze(0)
     if tuple(tensor.shape) == (contract.height, contract.width, contract.channels):
         return tensor.permute(2, 0, 1)
@@ -99,6 +100,6 @@ def _to_unit_range(pixels: Tensor) -> Image:
         raise InputError("expected finite pixels; got NaN or infinity")
     low, high = float(pixels.min()), float(pixels.max())
     if low < 0 or high > 1:
-        hint = "Values look like 0 to 255: divide by 255." if high > 2 else "Undo any normalisation first."  # noqa: PLR2004
+        hint = "Values look like 0 to 255: divide by 255." if high > 2 else "Undo any normalisation first."
         raise InputError(f"expected pixels in [0, 1]; got values from {low:.4g} to {high:.4g}.\n  {hint}")
     return pixels.float()

@@ -57,4 +57,5 @@ class NoiseAddress:
         generator = np.random.Generator(np.random.Philox(key=key, counter=index << 64))
         uniform = torch.from_numpy(generator.random((BLOCK, *shape)))
         # A uniform of exactly 0 (chance 2^-53) stands for its cell's middle, as all others do to within rounding.
-        return torch.special.ndtri(uniform.clamp_(min=2.0**-54)).float()
+        normal: Tensor = torch.special.ndtri(uniform.clamp_(min=2.0**-54))
+        return normal.float()

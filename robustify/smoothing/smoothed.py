@@ -63,7 +63,8 @@ class SmoothedClassifier(nn.Module):
 
     def logits(self, noisy: Pixels) -> Logits:
         """The base classifier: one denoising step, then the classifier; a fixed function of each noisy image."""
-        return self.classifier(self.denoiser(noisy, self.sigma))
+        logits: Logits = self.classifier(self.denoiser(noisy, self.sigma))
+        return logits
 
     def forward(self, pixels: Pixels, draws: int = 8) -> Logits:
         """Differentiable log-probabilities, averaged over fresh noise draws; for attacks and training, no proof.
@@ -74,8 +75,9 @@ class SmoothedClassifier(nn.Module):
         """
         copies = pixels.repeat_interleave(draws, dim=0)
         logits = self.logits(copies + self.sigma * torch.randn_like(copies))
-        log_probabilities = logits.log_softmax(dim=1).unflatten(0, (len(pixels), draws))
-        return log_probabilities.logsumexp(dim=1) - math.log(draws)
+        log_probabilities = logits.log_softmax(dim=1).view(len(pixels), draws, -1)
+        mean: Logits = log_probabilities.logsumexp(dim=1) - math.log(draws)
+        return mean
 
     def certify(
         self,

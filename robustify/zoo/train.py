@@ -12,7 +12,7 @@ import torch
 import typer
 from safetensors.torch import save_file
 
-from robustify.zoo import fashion_mnist, training
+from robustify.zoo import FOLDER, HELD_OUT, fashion_mnist, training
 
 
 class Target(StrEnum):
@@ -39,10 +39,8 @@ DATA = {"name": "Fashion-MNIST", "licence": "MIT (Expat)", "copyright": "2017 Za
 
 def main(
     target: Annotated[Target, typer.Argument(help="What to build.")] = Target.ALL,
-    data: Annotated[
-        Path, typer.Option(help="Folder of Fashion-MNIST's idx files.")
-    ] = fashion_mnist.DEBIAN_FOLDER,
-    out: Annotated[Path, typer.Option(help="Folder of the zoo.")] = Path(__file__).parent,
+    data: Annotated[Path, typer.Option(help="Folder of Fashion-MNIST's idx files.")] = fashion_mnist.DEBIAN_FOLDER,
+    out: Annotated[Path, typer.Option(help="Folder of the zoo.")] = FOLDER,
 ) -> None:
     """Trains the zoo's models on Fashion-MNIST's training split and records how."""
     out.mkdir(parents=True, exist_ok=True)
@@ -57,14 +55,14 @@ def main(
 def save_images(data: Path, out: Path) -> None:
     """Writes `held_out.safetensors`: `images`, uint8 (500, 1, 32, 32), and `labels`, int64 (500)."""
     images, labels = training.held_out(fashion_mnist.read("test", data))
-    save_file({"images": images, "labels": labels}, out / "held_out.safetensors")
+    save_file({"images": images, "labels": labels}, out / HELD_OUT.name)
 
 
 def update_record(path: Path, model: str, entry: dict[str, object]) -> None:
     """Puts `entry`, with the machine it was made on, in the place of the model's former entry."""
-    record = json.loads(path.read_text()) if path.exists() else {"data": DATA, "models": {}}
-    record["models"][model] = {**entry, **machine()}
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    models = json.loads(path.read_text())["models"] if path.exists() else {}
+    models[model] = {**entry, **machine()}
+    path.write_text(json.dumps({"data": DATA, "models": models}, indent=2) + "\n")
 
 
 def machine() -> dict[str, object]:

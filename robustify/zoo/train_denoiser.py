@@ -51,7 +51,7 @@ def batches(images: Tensor, seed: int) -> Iterator[Tensor]:
     """Endless shuffled batches in [-1, 1], shape (BATCH, 1, 32, 32)."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        for rows in torch.randperm(len(images), generator=generator).split(BATCH):
+        for rows in torch.split(torch.randperm(len(images), generator=generator), BATCH):
             if len(rows) == BATCH:
                 yield images[rows].float() / 127.5 - 1
 

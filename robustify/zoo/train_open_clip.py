@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerFast
 from robustify.zoo import fashion_mnist, training
 from robustify.zoo.training import Recipe
 
-RECIPE = Recipe(epochs=16, learning_rate=4e-3)
+RECIPE = Recipe(epochs=12, learning_rate=2e-3)
 CONTEXT = 32
 """Longest text, in tokens; longer ones are cut."""
 VOCABULARY = 768
@@ -131,7 +131,8 @@ def load(folder: Path, templates: Sequence[object]) -> training.Scores:
 
     def scores(pixels: Tensor) -> Tensor:
         features: Tensor = model.encode_image((pixels - mean) / std, normalize=True)
-        return features @ weights
+        similarities: Tensor = features @ weights
+        return similarities
 
     return scores
 
@@ -167,9 +168,7 @@ def train(data: Path, out: Path, *, seed: int = 0, recipe: Recipe = RECIPE) -> d
 
     def loss(network: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
         chosen = [rows[torch.randint(len(rows), (), generator=generator)] for rows in tokens]
-        images, descriptions, scale = network(
-            ((pixels - mean) / std).expand(-1, 3, -1, -1), torch.stack(chosen)
-        )
+        images, descriptions, scale = network(((pixels - mean) / std).expand(-1, 3, -1, -1), torch.stack(chosen))
         return contrastive_loss((scale * images @ descriptions.T).float(), labels)
 
     seconds = training.fit(network, loss, split, recipe, seed=seed)

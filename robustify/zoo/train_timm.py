@@ -19,7 +19,7 @@ from robustify.zoo.training import Recipe
 
 ARCHITECTURE = "resnet18d"
 ARGUMENTS = {"in_chans": 1, "channels": (48, 64, 96, 128), "stem_width": 16}
-RECIPE = Recipe(epochs=16, learning_rate=4e-3)
+RECIPE = Recipe(epochs=16, learning_rate=3e-3)
 
 
 def build(mean: float, std: float) -> nn.Module:
@@ -28,6 +28,7 @@ def build(mean: float, std: float) -> nn.Module:
         ARCHITECTURE,
         num_classes=len(fashion_mnist.CLASSES),
         pretrained_cfg_overlay={
+            "tag": "fashion_mnist",
             "input_size": (1, 32, 32),
             "pool_size": (1, 1),
             "mean": (mean,),
@@ -36,10 +37,6 @@ def build(mean: float, std: float) -> nn.Module:
             "crop_pct": 1.0,
             "crop_mode": "center",
             "license": "mit",
-            "test_input_size": None,
-            "test_crop_pct": None,
-            "origin_url": None,
-            "paper_ids": None,
         },
         **ARGUMENTS,
     )

@@ -20,7 +20,7 @@ from transformers import (
 from robustify.zoo import fashion_mnist, training
 from robustify.zoo.training import Recipe
 
-RECIPE = Recipe(epochs=16, learning_rate=4e-3)
+RECIPE = Recipe(epochs=12, learning_rate=3e-3)
 
 
 def build() -> ResNetForImageClassification:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 SHIFT = 2.0
@@ -45,10 +45,10 @@ class Recipe:
 def batches(split: Split, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless shuffled, augmented batches: pixels (batch, 1, 32, 32) and labels (batch)."""
     images, labels = split
+    whole = len(images) // batch * batch
     while True:
-        for rows in torch.randperm(len(images), generator=generator).split(batch):
-            if len(rows) == batch:
-                yield augment(images[rows].float() / 255, generator), labels[rows]
+        for rows in torch.randperm(len(images), generator=generator)[:whole].view(-1, batch):
+            yield augment(images[rows].float() / 255, generator), labels[rows]
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -85,11 +85,9 @@ def fit(network: nn.Module, loss: Loss, split: Split, recipe: Recipe, *, seed: i
         seed: Of the shuffling and the augmentation.
     """
     steps = recipe.epochs * (len(split[0]) // recipe.batch)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
+    average = ModelEmaV3(network, decay=recipe.ema_decay)
     optimizer = torch.optim.AdamW(_groups(network, recipe.weight_decay), lr=recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.15
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.15)
     stream = batches(split, recipe.batch, torch.Generator().manual_seed(seed))
     started = time.monotonic()
     network.train()
@@ -97,12 +95,12 @@ def fit(network: nn.Module, loss: Loss, split: Split, recipe: Recipe, *, seed: i
         for _, (pixels, target) in progress:
             with torch.autocast("cpu", torch.bfloat16):
                 value = loss(network, pixels, target)
-            value.backward()
+            torch.autograd.backward(value)
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            average.update_parameters(network)
+            average.update(network)
             progress.set_postfix(loss=f"{value.item():.4f}", refresh=False)
     network.load_state_dict(average.module.state_dict())
     network.eval()
@@ -138,9 +136,12 @@ def accuracies(scores: Scores, split: Split) -> dict[str, float]:
 @torch.inference_mode()
 def accuracy(scores: Scores, split: Split, *, batch: int = 500) -> float:
     """Share of the images whose highest score is that of their label, in float32."""
-    parts = zip(*(tensor.split(batch) for tensor in split), strict=True)
-    correct = sum(int((scores(part.float() / 255).argmax(1) == target).sum()) for part, target in parts)
-    return correct / len(split[0])
+    images, labels = split
+    correct = 0
+    for first in range(0, len(images), batch):
+        guess = scores(images[first : first + batch].float() / 255).argmax(1)
+        correct += int((guess == labels[first : first + batch]).sum())
+    return correct / len(images)
 
 
 def held_out(split: Split) -> Split:

@@ -1,0 +1,59 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from robustify.errors import InputError
+
+if TYPE_CHECKING:
+    from robustify.smoothing import SmoothedClassifier
+
+Model: TypeAlias = Annotated[
+    str, typer.Argument(help="Classifier, 'source:name': timm:…, open_clip:…, hf:…, zoo:…, or a plugin's.")
+]
+Denoiser: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="'diffusers:FOLDER or Hub id', 'zoo:ddpm', or a plugin's. Without: plain smoothing."),
+]
+Sigma: TypeAlias = Annotated[float, typer.Option(help="Standard deviation of the noise, in [0, 1] pixels.")]
+Alpha: TypeAlias = Annotated[float, typer.Option(help="Allowed chance, per image, of a false statement.")]
+Batch: TypeAlias = Annotated[int, typer.Option(help="Noisy images per forward pass; memory depends on it alone.")]
+Seed: TypeAlias = Annotated[
+    int | None, typer.Option(help="Reproduce a run. Without: fresh entropy, which a proof needs.")
+]
+Classes: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="For zero-shot models: names with commas between, or a text file with one per line."),
+]
+Templates: TypeAlias = Annotated[str, typer.Option(help="For zero-shot models: 'openai' or 'simple'.")]
+
+
+def build(
+    model: str, *, denoiser: str | None, sigma: float, classes: str | None, templates: str
+) -> "SmoothedClassifier":
+    """The model that a command line describes."""
+    from robustify.api import robustify
+
+    return robustify(
+        model,
+        denoiser=denoiser,
+        sigma=sigma,
+        classes=class_names(classes) if classes else None,
+        templates=templates,
+    )
+
+
+def class_names(text: str) -> list[str]:
+    """Names from a list with commas, or from a text file.
+
+    Raises:
+        InputError: If there are none.
+    """
+    file = Path(text)
+    parts = file.read_text(encoding="utf-8").splitlines() if file.is_file() else text.split(",")
+    names = [part.strip() for part in parts if part.strip()]
+    if not names:
+        raise InputError(f"expected class names, or a text file with one per line; got {text!r}")
+    return names

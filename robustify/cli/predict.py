@@ -1,0 +1,41 @@
+"""`robustify predict MODEL IMAGES…`: labels, without radii."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustify.cli.options import Alpha, Batch, Classes, Denoiser, Model, Seed, Sigma, Templates, build
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    denoiser: Denoiser = None,
+    sigma: Sigma = 0.25,
+    n: Annotated[int, typer.Option(help="Draws per image.")] = 1_000,
+    alpha: Alpha = 0.001,
+    batch: Batch = 64,
+    seed: Seed = None,
+    classes: Classes = None,
+    templates: Templates = "openai",
+) -> None:
+    """Predict the labels of image files, or abstain.
+
+    Exit status: 0 done, 1 done but some images could not be read, 2 nothing could be done.
+    """
+    from robustify.errors import InputError
+
+    smoothed = build(model, denoiser=denoiser, sigma=sigma, classes=classes, templates=templates)
+    unreadable = 0
+    for image in images:
+        try:
+            pixels = smoothed.prepare(image)
+        except InputError as error:
+            print(f"{image}: {error}", file=sys.stderr)
+            unreadable += 1
+            continue
+        print(f"{image}: {smoothed.predict(pixels, n=n, alpha=alpha, batch=batch, seed=seed)}")
+    if unreadable:
+        raise typer.Exit(1)

@@ -1,0 +1,107 @@
+from dataclasses import FrozenInstanceError, replace
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
+
+from robustify.certificates.certificate import Evidence, certify_votes, floor
+from robustify.certificates.prediction import binomial_test, predict_votes
+from robustify.types import InputContract
+
+LABELS = ("cat", "dog", "fox")
+EVIDENCE = Evidence(
+    sigma=0.5,
+    alpha=0.001,
+    n0=100,
+    n=1_000,
+    seed=7,
+    fresh=True,
+    sample="0",
+    contract=InputContract(1, 8, 8),
+    classifier="c",
+    denoiser="d",
+    dtype="float32",
+    batch=64,
+)
+
+
+def test_selection_chooses_and_estimation_certifies() -> None:
+    certificate = certify_votes((10, 80, 10), (50, 900, 50), EVIDENCE, LABELS)
+    assert (certificate.label, certificate.name) == (1, "dog")
+    assert certificate.radius == pytest.approx(0.5 / 2 * (1.1115 + 1.4243), rel=0.01)
+
+
+def test_a_class_that_only_leads_the_estimation_is_not_certified() -> None:
+    """The label must not be chosen by the draws that certify it."""
+    certificate = certify_votes((60, 40, 0), (100, 900, 0), EVIDENCE, LABELS)
+    assert certificate.abstained
+    assert (certificate.label, certificate.name, certificate.radius) == (None, None, 0)
+
+
+def test_abstention_holds_nothing() -> None:
+    certificate = certify_votes((34, 33, 33), (340, 330, 330), EVIDENCE, LABELS)
+    assert certificate.abstained
+    assert not any(certificate.holds(label, at=0.0) for label in range(3))
+    assert "abstains" in str(certificate)
+
+
+def test_the_radius_is_exclusive() -> None:
+    certificate = certify_votes((0, 100, 0), (0, 1_000, 0), EVIDENCE, LABELS)
+    assert certificate.holds(1, at=certificate.radius * 0.999)
+    assert not certificate.holds(1, at=certificate.radius)
+    assert not certificate.holds(0, at=0.0)
+
+
+def test_it_prints_as_a_sentence_with_a_floored_radius() -> None:
+    certificate = replace(certify_votes((0, 100, 0), (0, 1_000, 0), EVIDENCE, LABELS), radius=0.49999)
+    assert str(certificate) == (
+        "dog: no ℓ2 change below 0.499 (pixels in [0, 1]) changes the smoothed prediction "
+        "(99.9 % confidence, n = 1,000)"
+    )
+    given_seed = replace(certificate, evidence=replace(EVIDENCE, fresh=False))
+    assert "reproduction with a given seed" in str(given_seed)
+
+
+def test_it_is_frozen() -> None:
+    certificate = certify_votes((0, 100, 0), (0, 1_000, 0), EVIDENCE, LABELS)
+    with pytest.raises(FrozenInstanceError):
+        certificate.radius = 9.0  # type: ignore[misc]
+
+
+@given(value=st.floats(0, 100), digits=st.integers(0, 6))
+def test_floor_never_rounds_up(value: float, digits: int) -> None:
+    shown = f"{floor(value, digits):.{digits}f}"
+    assert Decimal(shown) <= Decimal(value)
+    assert Decimal(value) - Decimal(shown) < Decimal(10) ** -digits * Decimal("1.000001")
+
+
+@pytest.mark.parametrize("counts", [(60, 40), (66, 34), (67, 33), (10, 0), (11, 0), (552, 448), (553, 447)])
+def test_binomial_test_is_scipys(counts: tuple[int, int]) -> None:
+    first, second = counts
+    expected = binomtest(first, first + second, 0.5).pvalue
+    assert binomial_test(first, second) == pytest.approx(expected, rel=1e-9)
+
+
+def test_prediction_abstains_below_the_published_threshold() -> None:
+    abstains = predict_votes((66, 34, 0), LABELS, n=100, alpha=0.001)
+    certain = predict_votes((67, 33, 0), LABELS, n=100, alpha=0.001)
+    assert (abstains.label, abstains.name) == (None, None)
+    assert (certain.label, certain.name) == (0, "cat")
+    assert "cat: 67 of 100" in str(certain)
+    assert "abstains" in str(abstains)
+
+
+def test_prediction_counts_failed_draws_as_a_rival() -> None:
+    assert predict_votes((60, 1, 0), LABELS, n=61, alpha=0.001).label == 0
+    assert predict_votes((60, 1, 0), LABELS, n=121, alpha=0.001).label is None
+
+
+@pytest.mark.parametrize("p", [0.5, 0.51, 0.6])
+def test_prediction_names_a_wrong_class_with_chance_at_most_alpha(p: float) -> None:
+    n, alpha = 200, 0.05
+    wrong = sum(
+        binom.pmf(k, n, p) for k in range(n + 1) if predict_votes((k, n - k), LABELS, n=n, alpha=alpha).label == 1
+    )
+    assert wrong <= alpha / 2

@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+from safetensors.numpy import save_file
+
+from robustify.data import open_samples
+from robustify.data.sources import class_indices
+from robustify.errors import InputError
+
+LABELS = ("T-shirt", "ankle boot", "bag")
+
+
+def save(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PILImage.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+
+
+def test_class_folders_are_matched_by_name(tmp_path: Path) -> None:
+    for name in ("bag/b.png", "bag/a.png", "Ankle_Boot/deep/c.jpg", "t-shirt/d.png"):
+        save(tmp_path / name)
+    (tmp_path / "bag" / "notes.txt").write_text("not an image")
+    found = [(s.id, s.label) for s in open_samples(tmp_path, LABELS)]
+    assert found == [("Ankle_Boot/deep/c.jpg", 1), ("bag/a.png", 2), ("bag/b.png", 2), ("t-shirt/d.png", 0)]
+
+
+def test_class_folders_may_be_indices(tmp_path: Path) -> None:
+    save(tmp_path / "0" / "a.png")
+    save(tmp_path / "2" / "a.png")
+    assert [s.label for s in open_samples(tmp_path, LABELS)] == [0, 2]
+
+
+def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    assert [(s.id, s.label) for s in open_samples(tmp_path, LABELS)] == [("a.png", None)]
+
+
+@pytest.mark.parametrize("folder", ["cat", "3"])
+def test_unknown_class_folders_are_refused(tmp_path: Path, folder: str) -> None:
+    save(tmp_path / folder / "a.png")
+    with pytest.raises(InputError, match=f"'{folder}' is not a class of the model, such as 'T-shirt'"):
+        open_samples(tmp_path, LABELS)
+
+
+def test_ambiguous_class_names_are_refused() -> None:
+    with pytest.raises(InputError, match="more than one class is called 'crane'"):
+        class_indices(["crane"], ["crane", "Crane", "maillot"])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_array_files(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"a{suffix}"
+    arrays = {"images": np.arange(32, dtype=np.uint8).reshape(2, 4, 4), "labels": np.array([2, 0])}
+    np.savez(file, **arrays) if suffix == ".npz" else save_file(arrays, file)
+    first, second = open_samples(file, LABELS)
+    assert (first.id, first.label, second.id, second.label) == ("0", 2, "1", 0)
+    assert np.array_equal(np.asarray(second.image), arrays["images"][1])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pixels": np.zeros((1, 4, 4))}, "array named 'images'"),
+        ({"images": np.zeros((0, 4, 4))}, "N > 0"),
+        ({"images": np.zeros((2, 4, 4)), "labels": np.array([0])}, "2 integer labels"),
+        ({"images": np.zeros((1, 4, 4)), "labels": np.array([0.5])}, "integer labels"),
+        ({"images": np.zeros((1, 4, 4)), "labels": np.array([3])}, "labels from 0 to 2"),
+        ({"images": np.zeros((1, 4, 4)), "labels": np.array([-1])}, "labels from 0 to 2"),
+    ],
+)
+def test_bad_array_files_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match=message):
+        open_samples(tmp_path / "a.npz", LABELS)
+
+
+def test_broken_missing_and_empty_places_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "broken.npz").write_bytes(b"PK nothing")
+    (tmp_path / "pickled.npz").write_bytes(b"")
+    np.savez(tmp_path / "pickled.npz", images=np.array([{}], dtype=object))
+    (tmp_path / "empty").mkdir()
+    for name in ("broken.npz", "pickled.npz"):
+        with pytest.raises(InputError, match="cannot read arrays"):
+            open_samples(tmp_path / name, LABELS)
+    with pytest.raises(InputError, match="found none"):
+        open_samples(tmp_path / "empty", LABELS)
+    with pytest.raises(InputError, match="expected a folder of images or a"):
+        open_samples(tmp_path / "missing", LABELS)

@@ -1,0 +1,65 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robustify import Identity, SmoothedClassifier, robustify
+from robustify.data import Sample
+from robustify.evaluate import Chapter, certify_dataset, write_report
+from robustify.evaluate.pictures import picture, telling
+from robustify.smoothing.noise import ESTIMATION, NoiseAddress
+
+
+@pytest.fixture
+def chapter(model: SmoothedClassifier, samples: list[Sample], out: Path) -> Chapter:
+    """One model with its baseline and two pictures."""
+    plain = robustify(model.classifier, denoiser=Identity(channels=1), sigma=0.25)
+    run = certify_dataset(model, samples, out / "a", n=100)
+    baseline = certify_dataset(plain, samples, out / "b", n=100)
+    pictures = [picture(model, samples[0], run.rows[0]), picture(model, samples[1], run.rows[1])]
+    return Chapter("<tiny> model", run, baseline, pictures)
+
+
+def test_the_report_is_one_file_that_needs_nothing_else(chapter: Chapter, tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", [chapter], title="a < b")
+    html = (tmp_path / "report.html").read_text()
+    assert "a &lt; b" in html
+    assert "&lt;tiny&gt; model, no denoiser" in html
+    assert html.count("data:image/png;base64,") == 6
+    assert html.count("<svg") == 1
+    assert not re.search(r"""(src|href)=["']https?:""", html.replace("xmlns", ""))
+    assert "false with chance at most 0.001" in html
+
+
+def test_unlabelled_images_give_a_report_without_a_curve(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, tmp_path: Path
+) -> None:
+    unlabelled = [Sample(s.id, s.image, None) for s in samples]
+    run = certify_dataset(model, unlabelled, out, n=100)
+    write_report(tmp_path / "report.html", [Chapter("m", run)], title="t")
+    html = (tmp_path / "report.html").read_text()
+    assert "<svg" not in html
+    assert "<td>–</td>" in html
+
+
+def test_a_picture_shows_the_first_draw_that_was_counted(
+    model: SmoothedClassifier, samples: list[Sample], out: Path
+) -> None:
+    row = certify_dataset(model, samples, out, n=100, seed=3).rows[2]
+    shown = picture(model, samples[2], row)
+    noise = NoiseAddress(3, row.sample, ESTIMATION).block(0, (1, 4, 4))[0]
+    noisy = (torch.from_numpy(np.asarray(samples[2].image)) / 255 + 0.25 * noise[0]).clamp(0, 1)
+    assert np.array_equal(shown.noisy[:, :, 0], (noisy * 255).round().to(torch.uint8).numpy())
+    assert np.array_equal(shown.clean[:, :, 0], np.asarray(samples[2].image))
+    assert shown.votes[0] == (model.labels[np.argmax(row.votes)], max(row.votes) / 100)
+
+
+def test_telling_rows_span_the_radii(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    rows = certify_dataset(model, samples, out, n=100).rows
+    chosen = telling(rows, 4)
+    radii = [row.radius for row in chosen]
+    assert radii == sorted(radii, reverse=True)
+    assert (radii[0], radii[-1]) == (max(r.radius for r in rows), min(r.radius for r in rows))
+    assert telling(rows[:2], 4) == sorted(rows[:2], key=lambda r: -r.radius)

@@ -1,0 +1,78 @@
+import pytest
+from torch import Tensor, nn
+
+from robustify import CLASSIFIERS, ImageClassifier, Preprocessing, ZeroShotModel, robustify
+from robustify.denoisers import Identity
+from robustify.errors import InputError, UnknownPluginError
+
+PLAIN = Preprocessing((0.5,), (0.5,), (4, 4))
+
+
+def network(classes: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, classes)).eval()
+
+
+class TwoTowers(ZeroShotModel):
+    """Remembers what it was asked for."""
+
+    name = "two towers"
+
+    def classifier(self, classes: object, templates: object) -> ImageClassifier:
+        self.asked = (classes, templates)
+        return ImageClassifier(network(len(classes)), PLAIN, labels=classes)  # type: ignore[arg-type]
+
+
+def test_a_zero_shot_model_needs_classes() -> None:
+    with pytest.raises(InputError, match="two towers is a zero-shot model: say what to tell apart"):
+        robustify(TwoTowers())
+    model = robustify(TwoTowers(), classes=["cat", "dog"], templates=["a {}"])
+    assert model.labels == ("cat", "dog")
+
+
+def test_classes_are_for_zero_shot_models_only() -> None:
+    with pytest.raises(InputError, match="its own 3 classes"):
+        robustify(network(), preprocessing=PLAIN, classes=["cat", "dog"])
+
+
+def test_a_model_that_brings_its_own_preprocessing_takes_no_other() -> None:
+    with pytest.raises(InputError, match="this one has its own"):
+        robustify("timm:resnet18.a1_in1k", preprocessing=PLAIN)
+
+
+def test_a_reference_goes_to_its_source() -> None:
+    with pytest.raises(UnknownPluginError, match="Did you mean 'timm'"):
+        robustify("tim:resnet18")
+    with pytest.raises(InputError, match="expected 'source:name', such as 'timm"):
+        robustify("resnet18")
+    with pytest.raises(InputError, match="expected 'source:name', such as 'diffusers"):
+        robustify(network(), preprocessing=PLAIN, denoiser="ddpm")
+
+
+def test_what_is_no_denoiser_is_refused() -> None:
+    with pytest.raises(InputError, match="got dict"):
+        robustify(network(), preprocessing=PLAIN, denoiser={"unet": 1})
+
+
+def test_a_registered_source_is_found() -> None:
+    class Source:
+        def load(self, name: str, /) -> ImageClassifier:
+            return ImageClassifier(network(int(name)), PLAIN, name=f"mine:{name}")
+
+        def names(self, pattern: str = "*", /) -> list[str]:
+            return ["3"]
+
+    CLASSIFIERS.register("mine-for-test-api", Source())
+    model = robustify("mine-for-test-api:5", denoiser=Identity(), sigma=0.5)
+    assert (model.classifier.name, len(model.labels), model.sigma) == ("mine:5", 5, 0.5)
+
+
+class Loud(nn.Module):
+    """A plain module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :3]
+
+
+def test_a_plain_module_must_say_how_it_wants_its_pixels() -> None:
+    with pytest.raises(InputError, match=r"Pass preprocessing=Preprocessing"):
+        robustify(Loud().eval())

@@ -1,0 +1,83 @@
+"""The look, kept by a test rather than by goodwill."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import robustify
+
+PACKAGE = Path(robustify.__file__).parent
+LAYERS = [
+    "types",
+    "errors",
+    "cards",
+    "certificates",
+    "classifiers",
+    "denoisers",
+    "smoothing",
+    "finetune",
+    "data",
+    "evaluate",
+    "hub",
+    "zoo",
+    "registry",
+    "api",
+    "testing",
+    "cli",
+]
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+HEAVY = ("timm", "open_clip", "transformers", "diffusers", "peft", "torchvision")
+
+
+def layer_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def internal_imports(file: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(file.read_text()))
+    modules = [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module]
+    return {m.split(".")[1] for m in modules if m.startswith("robustify.")}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(file: Path) -> None:
+    layer = LAYERS.index(layer_of(file))
+    assert all(LAYERS.index(used) <= layer for used in internal_imports(file))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_every_public_thing_is_documented(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    assert ast.get_docstring(tree), file
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{file}: {node.name}"
+
+
+def test_the_public_names_are_few_and_all_exist() -> None:
+    assert len(robustify.__all__) <= 20
+    assert all(getattr(robustify, name) is not None for name in robustify.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        robustify.nothing  # noqa: B018
+
+
+def test_importing_everything_public_imports_no_backbone_library() -> None:
+    touch = "import robustify, sys; [getattr(robustify, n) for n in robustify.__all__]"
+    code = f"{touch}; print([m for m in {HEAVY} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_command_line_answers_before_torch_is_imported() -> None:
+    code = "import robustify.cli.__main__, sys; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_no_pickled_weights_are_shipped_and_the_zoo_is_small() -> None:
+    files = [p for p in (PACKAGE / "zoo").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    assert not [p for p in files if p.suffix in (".pt", ".pth", ".bin", ".pkl", ".ckpt")]
+    assert sum(p.stat().st_size for p in files) < 20 * 2**20
