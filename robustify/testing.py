@@ -196,7 +196,7 @@ def _check_logits(classifier: ImageClassifier, pixels: Pixels) -> Logits:
 
 def _check_fixed(function: Callable[[Tensor], Tensor], images: Pixels, name: str) -> None:
     """One deterministic function of each image alone, that draws nothing and leaves its input as it was."""
-    given, random_state = images.clone(), _random_state(images.device)
+    given = images.clone()
     output = function(given)
     _require(
         torch.equal(given, images),
@@ -207,11 +207,7 @@ def _check_fixed(function: Callable[[Tensor], Tensor], images: Pixels, name: str
         f"{name} gives two answers for the same pixels: a certificate is about one fixed function.\n"
         "  Look for added noise, a sampler, or dropout that ignores eval(); the smoother alone adds noise.",
     )
-    _require(
-        all(map(torch.equal, random_state, _random_state(images.device))),
-        f"{name} draws random numbers: the smoother alone adds noise, exactly sigma.\n"
-        "  Return the mean, not a sample. Seeding inside does not help: it changes the noise of others.",
-    )
+    _check_draws_nothing(function, images, name)
     alone = function(images[:1].clone())
     _require(
         alone.shape == output[:1].shape,
@@ -221,11 +217,27 @@ def _check_fixed(function: Callable[[Tensor], Tensor], images: Pixels, name: str
     _check_batch_mates(function, images[:1], name)
 
 
+def _check_draws_nothing(function: Callable[[Tensor], Tensor], images: Pixels, name: str) -> None:
+    """Torch's own generators are left as they were; the caller's too, whatever the function does to them."""
+    devices = [images.device] if images.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.rand(1, device=images.device)  # to a state in which no seed inside the function could leave it
+        before = _random_state(images.device)
+        function(images.clone())
+        after = _random_state(images.device)
+    _require(
+        all(map(torch.equal, before, after)),
+        f"{name} draws random numbers: the smoother alone adds noise, exactly sigma.\n"
+        "  Return the mean, not a sample. Seeding inside does not help: it changes the noise of others.",
+    )
+
+
 def _check_batch_mates(function: Callable[[Tensor], Tensor], image: Pixels, name: str) -> None:
-    """The same image among dark mates, and elsewhere among bright ones; the forward shape is the same."""
-    dark, bright = torch.zeros_like(image), torch.ones_like(image)
-    one = function(torch.cat([image, dark, dark]))[:1]
-    other = function(torch.cat([bright, bright, image]))[-1:]
+    """The same image among black mates, and elsewhere among bright, noisy ones; the forward shape is the same."""
+    black = torch.zeros_like(image)
+    noisy = 1 + torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    one = function(torch.cat([image, black, black]))[:1]
+    other = function(torch.cat([noisy, noisy, image]))[-1:]
     gap = _gap(one, other)
     _require(
         gap <= TOLERANCE,
@@ -312,9 +324,9 @@ def _check_estimate(estimate: object, noisy: Pixels, name: str) -> None:
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
-    """Of every generator that a forward pass could draw from unasked."""
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+    """Of every generator of torch that a forward pass could draw from unasked."""
+    on_device = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_device]
 
 
 def _gap(one: Tensor, other: Tensor) -> float:

@@ -1,14 +1,16 @@
 """Sources are found by the real mechanism: throwaway distributions on `sys.path`, no mocks."""
 
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
+import torch
 
 from robustify.errors import (
     BrokenPluginError,
@@ -18,6 +20,7 @@ from robustify.errors import (
     UnknownPluginError,
 )
 from robustify.registry import CLASSIFIERS, DENOISERS, Registry
+from robustify.testing import check_denoiser, check_source
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 GROUP = "robustify_tests.toys"
@@ -85,7 +88,7 @@ def test_only_the_source_reads_what_follows_the_first_colon(toys: Registry[str],
 
 
 def test_an_object_in_a_module_can_be_a_source(toys: Registry[str], install: Install) -> None:
-    code = "class Box:\n    def load(self, name, /): return name\n    def names(self, pattern='*', /): return []\nbox = Box()\n"
+    code = "class Box:\n def load(self, name, /): return name\n def names(self, pattern='*', /): return []\nbox = Box()"
     install("toy-box", "box", "toy_box", code, attribute=":box")
     assert toys.load("box:kite") == "kite"
 
@@ -174,9 +177,7 @@ def test_two_providers_of_one_name_are_both_named_and_neither_is_imported(
 
 
 @pytest.mark.parametrize("reference", ["good", "", ":", ":ball", "good:"])
-def test_a_reference_needs_a_source_a_colon_and_a_name(
-    toys: Registry[str], install: Install, reference: str
-) -> None:
+def test_a_reference_needs_a_source_a_colon_and_a_name(toys: Registry[str], install: Install, reference: str) -> None:
     install("toy-good", "good", "toy_good")
     with pytest.raises(InputError, match=r"expected 'source:name', such as .*; got"):
         toys.load(reference)
@@ -202,8 +203,8 @@ def test_registering_never_overrides(toys: Registry[str], install: Install) -> N
 
 
 def test_registering_something_else_is_refused(toys: Registry[str]) -> None:
-    with pytest.raises(InputError, match="cannot register 'mine': .* has no names"):
-        toys.register("mine", SimpleNamespace(load=str.upper, names=["ball"]))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"cannot register 'mine': .* has no names"):
+        toys.register("mine", SimpleNamespace(load=str.upper, names=["ball"]))
     assert toys.names() == []
 
 
@@ -229,3 +230,42 @@ def test_the_hints_name_plugins_of_this_repository(name: str) -> None:
     projects = [tomllib.loads(p.read_text())["project"] for p in PLUGINS.glob("*/pyproject.toml")]
     declared = {p["name"]: p["entry-points"][CLASSIFIERS.group] for p in projects}
     assert name in declared[CLASSIFIERS.known[name]]
+
+
+def readme(language: str) -> list[str]:
+    """The blocks of code in the plugin authors' guide."""
+    return re.findall(rf"```{language}\n(.*?)```", (PLUGINS / "README.md").read_text(), flags=re.DOTALL)
+
+
+def test_the_guides_classifier_plugin_works_as_typed(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import models
+
+    def random_weights(*_: object, **__: object) -> dict[str, Any]:  # instead of a download
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            state: dict[str, Any] = models.resnet18(weights=None).state_dict()
+        return state
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", random_weights)
+    monkeypatch.setattr(CLASSIFIERS, "_ready", dict(CLASSIFIERS._ready))
+    (project,) = readme("toml")
+    (entry,) = tomllib.loads(project)["project"]["entry-points"][CLASSIFIERS.group].items()
+    plugin, test, _ = readme("python")
+    install("robustify-torchvision", *entry, plugin, group=CLASSIFIERS.group)
+    checks: dict[str, Any] = {}
+    exec(test, checks)
+    checks["test_the_source_conforms"]()
+    checks["test_a_classifier_conforms"]()
+    with pytest.raises(InputError, match="torchvision has no classifier 'resnet'"):
+        CLASSIFIERS.load("torchvision:resnet")
+
+
+def test_the_guides_denoiser_plugin_works_as_typed(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DENOISERS, "_ready", dict(DENOISERS._ready))
+    *_, plugin = readme("python")
+    install("robustify-blur", "blur", "robustify_blur", plugin, group=DENOISERS.group)
+    images = torch.linspace(0, 1, 32).expand(2, 3, 32, 32)
+    check_source(DENOISERS.source("blur"))
+    check_denoiser(DENOISERS.load("blur:5"), images, sigma=0.25)
+    with pytest.raises(InputError, match="expected a window of 3, 5, 7 pixels; got '4'"):
+        DENOISERS.load("blur:4")

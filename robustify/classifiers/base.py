@@ -113,7 +113,7 @@ def _count_classes(classifier: ImageClassifier) -> int:
     probe = torch.rand(4, p.channels, *p.size, generator=generator).to(classifier.device)
     try:
         network_output = classifier.network(p.network_input(probe).to(classifier.dtype))
-    except (RuntimeError, TypeError, AssertionError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise ModelError(
             f"{classifier.name} cannot classify input of shape {tuple(probe.shape)}, which its preprocessing "
             f"promises: {error}\n  Check size and the number of channels in mean and std."
@@ -135,10 +135,11 @@ def _count_classes(classifier: ImageClassifier) -> int:
 def _check_batch_independence(classifier: ImageClassifier, probe: Pixels, logits: Logits) -> None:
     """Classifies the same images among other batch-mates, in another order.
 
+    The others are as bright as heavy noise makes them, so that a batch's extremes change too, not only its mean.
     The tolerance is a thousandth of the logits' scale: kernels may round differently with another
     order, batch statistics or random layers move logits by far more.
     """
-    mates = torch.cat([probe[2:], 1 - probe[:2]]).roll(1, dims=0)
+    mates = torch.cat([probe[2:], 4 - 8 * probe[:2]]).roll(1, dims=0)
     again = classifier(mates).roll(-1, dims=0)[:2]
     scale = logits.abs().max().clamp(min=1e-6)
     gap = (again - logits[2:]).abs().max() / scale

@@ -66,14 +66,14 @@ def wrap(
         ModelError: If the model returns no logits per image, or is in training mode.
         InputError: If the processor does not resize to a fixed size, rescale and normalise, and nothing else.
     """
-    config = model.config
-    name = name or f"hf:{getattr(config, 'name_or_path', '') or type(model).__name__}"
     if "ForImageClassification" not in type(model).__name__:  # some end in WithTeacher, or in how they learn
         raise ModelError(
             f"expected a model for image classification; got {type(model).__name__}.\n"
             "  Load it with AutoModelForImageClassification."
         )
     check_evaluation_mode(model)
+    config: Any = model.config
+    name = name or f"hf:{getattr(config, 'name_or_path', '') or type(model).__name__}"
     labels = getattr(config, "id2label", None)
     return ImageClassifier(
         LogitsOf(model).eval(),
@@ -138,9 +138,11 @@ def _preprocessing(processor: Any, *, channels: int) -> Preprocessing:  # noqa: 
     """Mean, std and size from an image processor; timm's data configuration where it wraps timm."""
     config = getattr(processor, "data_config", None)
     if config:
-        mean = tuple(config["mean"])
-        geometry = ResizeCrop(config["interpolation"], config["crop_pct"], config["crop_mode"], border=mean)
-        return Preprocessing(mean, tuple(config["std"]), tuple(config["input_size"][-2:]), geometry)
+        border = tuple(config["mean"])
+        geometry = ResizeCrop(config["interpolation"], config["crop_pct"], config["crop_mode"], border)
+        return Preprocessing(border, tuple(config["std"]), tuple(config["input_size"][-2:]), geometry)
+    if not hasattr(processor, "image_mean"):
+        raise InputError(f"expected an image processor, as AutoImageProcessor gives; got {type(processor).__name__}")
     probe = _probe(channels)
     size = _network_size(processor, probe)
     mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)

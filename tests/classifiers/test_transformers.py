@@ -247,7 +247,7 @@ class TestModel:
             wrap(awaken(vit(num_labels=1)), ViTImageProcessor(size=EDGES))
 
     def test_labels_and_name(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
-        model = awaken(vit(id2label={0: "zero", 1: "one", 2: "two"}))
+        model = awaken(vit(num_labels=3, id2label={0: "zero", 1: "one", 2: "two"}))
         classifier = wrap(model, ViTImageProcessor(size=EDGES))
         assert classifier.labels == ("zero", "one", "two")
         assert classifier.name == "hf:ViTForImageClassification"

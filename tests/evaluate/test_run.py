@@ -181,6 +181,11 @@ def script(out: Path, mode: str, n: int) -> subprocess.Popen[str]:
     return subprocess.Popen(arguments, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 
+def finish(process: subprocess.Popen[str]) -> int:
+    process.communicate(timeout=120)
+    return process.returncode
+
+
 def test_a_full_disk_loses_no_finished_row(out: Path) -> None:
     process = script(out, "full", N)
     message, _ = process.communicate(timeout=120)
@@ -190,15 +195,15 @@ def test_a_full_disk_loses_no_finished_row(out: Path) -> None:
 
 
 def test_killed_at_any_moment_it_continues_to_the_same_rows(out: Path, tmp_path: Path) -> None:
-    assert script(tmp_path / "whole", "run", 2_000).wait(timeout=120) == 0
+    assert finish(script(tmp_path / "whole", "run", 2_000)) == 0
     process = script(out, "run", 2_000)
     deadline = time.monotonic() + 120
     while len(list(out.glob("rows/*.parquet"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    finish(process)
     before = len(list(out.glob("rows/*.parquet")))
-    assert script(out, "run", 2_000).wait(timeout=120) == 0
+    assert finish(script(out, "run", 2_000)) == 0
     whole, continued = (pq.read_table(p / "rows.parquet").drop_columns(["seconds"]) for p in (tmp_path / "whole", out))
     assert 3 <= before < 40
     assert continued.equals(whole)

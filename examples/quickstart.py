@@ -1,0 +1,14 @@
+"""From a classifier to certificates, with models that are shipped: `python examples/quickstart.py`."""
+
+from safetensors.torch import load_file
+
+from robustify import robustify
+from robustify.zoo import HELD_OUT
+
+model = robustify("zoo:timm", denoiser="zoo:ddpm", sigma=0.5)
+print(model)
+
+held_out = load_file(HELD_OUT)
+images, labels = held_out["images"][:4], held_out["labels"][:4]
+for certificate, label in zip(model.certify(images, n=200), labels.tolist(), strict=True):
+    print(f"true label {model.labels[label]:<10} | {certificate}")

@@ -1,0 +1,328 @@
+r"""Exact group-sequential tests: is a label's probability above a threshold, with as few draws as possible?
+
+A test of :math:`H_0: p \le p_0` sees the number of successes :math:`H_k` among the first :math:`n_k` draws at
+looks :math:`n_1 < \dots < n_K` and rejects at the first look with :math:`H_k \ge c_k`. The boundary is found look
+by look: with :math:`v` the distribution, at :math:`p = p_0`, of the successes of the runs that go on and
+:math:`A_1 \le \dots \le A_K \le \alpha` the error that may be spent by each look,
+
+.. math:: c_k = \min\{c : \textstyle\sum_{h \ge c} v(h) \le A_k - \text{spent}\}.
+
+What a look leaves unspent, because counts are whole, rolls over to the next. The chance of ever crossing grows
+with :math:`p`, so its exact value at :math:`p_0`, the test's size, covers all of :math:`H_0`.
+
+Every sum has positive terms only. A relative :math:`10^{-9}` is added to what is spent, more than the rounding of a
+hundred looks up to a million draws, and so are the tails below :math:`10^{-30}` that are not followed further.
+
+References:
+    Repeated Significance Tests on Accumulating Data, Armitage, McPherson, Rowe, 1969,
+    https://doi.org/10.2307/2343787
+    Discrete Sequential Boundaries for Clinical Trials, Lan, DeMets, 1983, https://doi.org/10.1093/biomet/70.3.659
+    On Closed Testing Procedures with Special Reference to Ordered Analysis of Variance, Marcus, Peritz, Gabriel,
+    1976, https://doi.org/10.1093/biomet/63.3.655
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from itertools import pairwise, takewhile
+from typing import Literal, NamedTuple, Self, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustify.certificates.bounds import check_alpha
+from robustify.errors import InputError
+
+Spending: TypeAlias = Literal["uniform", "half-at-end"] | tuple[float, ...]
+"""Shares of the error that may be spent by each look: a rule, or one number in [0, 1] per look, never falling."""
+
+_ROUND_UP = 1 + 1e-9
+_CUT = 1e-30
+
+
+class Decision(Enum):
+    """What a look says."""
+
+    CERTIFIED = "certified"
+    GIVE_UP = "give up"
+    CONTINUE = "continue"
+
+
+class Characteristics(NamedTuple):
+    """How a test behaves where the truth is known.
+
+    Arguments:
+        power: Chance of certifying.
+        mean_trials: Expected number of draws; a run that is never decided takes all.
+    """
+
+    power: float
+    mean_trials: float
+
+
+@final
+@dataclass(frozen=True)
+class GroupSequentialTest:
+    """Certifies p > p0, wrongly with chance at most `alpha` however and whenever one stops looking.
+
+    Arguments:
+        p0: Threshold, in (0, 1).
+        alpha: Allowed chance of a false certificate.
+        looks: Draws seen at each look.
+        boundaries: Least successes that certify, per look; one more than the draws where none can.
+        futility: Most successes that give up, per look; -1 where none do.
+        size: Exact chance, rounded up, that a label of probability p0 crosses; at most `alpha`.
+    """
+
+    p0: float
+    alpha: float
+    looks: tuple[int, ...]
+    boundaries: tuple[int, ...]
+    futility: tuple[int, ...]
+    size: float
+
+    def decide(self, look: int, successes: int) -> Decision:
+        """What to do at a look, counted from 0; the last look never says to continue."""
+        self._check(look, successes)
+        if successes >= self.boundaries[look]:
+            return Decision.CERTIFIED
+        if successes <= self.futility[look] or look == len(self.looks) - 1:
+            return Decision.GIVE_UP
+        return Decision.CONTINUE
+
+    def crossed(self, counts: Sequence[int]) -> bool:
+        """Whether the successes at the looks so far have certified at any of them."""
+        return any(self.decide(look, count) is Decision.CERTIFIED for look, count in enumerate(counts))
+
+    def characteristics(self, p: float) -> Characteristics:
+        """Exact power and mean number of draws if the label's probability is `p`."""
+        if not 0 <= p <= 1:
+            raise InputError(f"expected a probability; got {p}")
+        runs, trials, power, mean = _START, 0, 0.0, 0.0
+        for n, boundary, futile in zip(self.looks, self.boundaries, self.futility, strict=True):
+            mean += (n - trials) * runs.chance
+            runs, _ = runs.draw(n - trials, p)
+            power += runs.tail(boundary)
+            runs = runs.between(futile, boundary)
+            trials = n
+        return Characteristics(power, mean)
+
+    def _check(self, look: int, successes: int) -> None:
+        if not 0 <= look < len(self.looks):
+            raise InputError(f"expected one of {len(self.looks)} looks, counted from 0; got {look}")
+        if not 0 <= successes <= self.looks[look]:
+            raise InputError(f"expected 0 to {self.looks[look]} successes at look {look}; got {successes}")
+
+
+def group_sequential_test(
+    p0: float,
+    *,
+    alpha: float,
+    looks: tuple[int, ...],
+    spending: Spending = "uniform",
+    beta: float | None = None,
+    selection_free: bool = False,
+) -> GroupSequentialTest:
+    r"""The exact test of p <= p0 with these looks; its tables are cached.
+
+    Giving up is never a false certificate, so futility costs no alpha: it is the same test of :math:`p \ge p_0`
+    with failures for successes, at level `beta`.
+
+    A selection-free test may be given, at each look, the class that leads on the very same draws. Where each
+    boundary lies at least a standard deviation above :math:`n_k p_0` and :math:`p_0 \ge 1/2`, the chance
+    :math:`f(p)` of crossing is convex on :math:`[0, p_0]` with :math:`f(0) = 0`, so the classes that do not exceed
+    :math:`p_0` cross with chance at most :math:`\sum_c f(p_c) \le \sum_c p_c f(p_0) / p_0 \le f(p_0) / p_0`.
+    It therefore spends :math:`p_0 \alpha`.
+
+    Arguments:
+        p0: Threshold, in (0, 1).
+        alpha: Allowed chance of a false certificate.
+        looks: Draws seen at each look, increasing.
+        spending: "uniform": as much at every look. "half-at-end": half of alpha likewise over the looks before
+            the last, all of it by the last. Or the shares themselves.
+        beta: Allowed chance of giving up on a label of probability p0 or more; None never gives up early.
+        selection_free: Whether no other draws have chosen the class.
+
+    Raises:
+        InputError: If a chance or look is impossible, or a selection-free test would not hold.
+    """
+    check_alpha(alpha)
+    check_threshold(p0)
+    check_looks(looks)
+    allowed = p0 * alpha if selection_free else alpha
+    boundaries, size = _boundaries(p0, looks, _budgets(spending, allowed, len(looks)))
+    if selection_free:
+        _check_convex(p0, looks, boundaries)
+    futility = (-1,) * len(looks)
+    if beta is not None:
+        check_alpha(beta)
+        failures, _ = _boundaries(1 - p0, looks, _budgets(spending, beta, len(looks)))
+        futility = tuple(n - least for n, least in zip(looks, failures, strict=True))
+    return GroupSequentialTest(p0, alpha, looks, boundaries, futility, size)
+
+
+def nested_claims(tests: Sequence[GroupSequentialTest], counts: Sequence[int]) -> int:
+    """How many of the rising thresholds of `tests` one run has certified, at one `alpha` for all of them.
+
+    A threshold counts only if all smaller ones have crossed too, at whichever look. A false claim thus
+    needs the smallest false threshold to cross, which is one fixed test. Once the first threshold
+    that has not crossed gives up, so may the run.
+
+    Arguments:
+        tests: Same looks and alpha, thresholds increasing.
+        counts: Successes of one class at the looks so far.
+
+    Raises:
+        InputError: If the tests do not belong together.
+    """
+    if any(a.p0 >= b.p0 or a.looks != b.looks or a.alpha != b.alpha for a, b in pairwise(tests)):
+        raise InputError("expected tests of rising thresholds that share their looks and alpha")
+    return sum(1 for _ in takewhile(lambda test: test.crossed(counts), tests))
+
+
+def last_boundary(p0: float, *, alpha: float, looks: Sequence[int], boundaries: Sequence[int]) -> int:
+    """The least boundary at the last look that, after `boundaries` at those before, keeps the size within alpha."""
+    check_alpha(alpha)
+    check_threshold(p0)
+    check_looks(looks)
+    runs, spent, trials = _START, 0.0, 0
+    for n, boundary in zip(looks, [*boundaries, looks[-1] + 1], strict=True):
+        runs, cut = runs.draw(n - trials, p0)
+        spent += cut + runs.tail(boundary) * _ROUND_UP
+        runs = runs.between(-1, boundary)
+        trials = n
+    return runs.least_boundary(spent, alpha)
+
+
+def geometric_looks(n_max: int, *, first: int = 32, ratio: float = 1.1, multiple: int = 32) -> tuple[int, ...]:
+    """Looks that grow by `ratio`, and by at least one `multiple`, up to `n_max`.
+
+    Arguments:
+        n_max: The last look, a multiple or not.
+        first: The first look.
+        ratio: Growth, at least 1.
+        multiple: All looks but the last are rounded to multiples of it, such as the batch size.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+    if min(n_max, first, multiple) < 1 or not 1 <= ratio < math.inf:
+        raise InputError(
+            f"expected positive n_max, first, multiple and a ratio of at least 1; "
+            f"got {n_max}, {first}, {multiple} and {ratio}"
+        )
+    looks: list[int] = []
+    exact = float(first)  # growing what was rounded would let the rounding accumulate
+    while (look := max(1, round(exact / multiple)) * multiple) < n_max:
+        looks.append(look)
+        exact = max(ratio * exact, exact + multiple)
+    return (*looks, n_max)
+
+
+def check_threshold(p0: float) -> None:
+    """Raises `InputError` unless 0 < p0 < 1."""
+    if not 0 < p0 < 1:
+        raise InputError(f"expected a threshold in (0, 1); got {p0}")
+
+
+def check_looks(looks: Sequence[int]) -> None:
+    """Raises `InputError` unless the looks are positive and increase."""
+    if not looks or any(a >= b for a, b in pairwise((0, *looks))):
+        raise InputError(f"expected increasing positive looks; got {tuple(looks)}")
+
+
+@final
+@dataclass(frozen=True)
+class _Runs:
+    """The runs that go on: `mass[i]` is the chance of one with first + i successes so far."""
+
+    first: int
+    mass: NDArray[np.float64]
+
+    @property
+    def chance(self) -> float:
+        """Of still going on."""
+        return float(self.mass.sum())
+
+    def draw(self, n: int, p: float) -> tuple[Self, float]:
+        """After `n` more draws, with the mass of the tails that were cut off."""
+        if not self.mass.size:
+            return self, 0.0
+        step, cut = type(self)(*_binomial(n, p))._trim()
+        runs, more = type(self)(self.first + step.first, np.convolve(self.mass, step.mass))._trim()
+        return runs, cut + more
+
+    def tail(self, count: int) -> float:
+        """The chance of at least `count` successes."""
+        return float(self.mass[max(0, count - self.first) :].sum())
+
+    def between(self, low: int, high: int) -> Self:
+        """Those with more than `low` and fewer than `high` successes."""
+        start, stop = max(0, low + 1 - self.first), max(0, high - self.first)
+        return type(self)(self.first + start, self.mass[start:stop])
+
+    def least_boundary(self, spent: float, budget: float) -> int:
+        """The least count whose tail can still be paid for."""
+        tails = np.cumsum(self.mass[::-1])[::-1] * _ROUND_UP
+        return self.first + int(np.count_nonzero(spent + tails > budget))
+
+    def _trim(self) -> tuple[Self, float]:
+        start = int(np.searchsorted(np.cumsum(self.mass), _CUT, side="right"))
+        stop = len(self.mass) - int(np.searchsorted(np.cumsum(self.mass[::-1]), _CUT, side="right"))
+        cut = float(self.mass[:start].sum() + self.mass[max(start, stop) :].sum())
+        return type(self)(self.first + start, self.mass[start:stop]), cut
+
+
+_START = _Runs(0, np.ones(1))
+
+
+def _binomial(n: int, p: float) -> tuple[int, NDArray[np.float64]]:
+    """Chances of 0 to n successes, from ratios of neighbours: their error grows with the distance to the mode."""
+    if p in (0, 1):
+        return n * int(p), np.ones(1)
+    mode, odds = min(n, int((n + 1) * p)), p / (1 - p)
+    above, below = np.arange(mode, n), np.arange(mode, 0, -1)
+    rising = np.cumprod((n - above) / (above + 1) * odds)
+    falling = np.cumprod(below / (n - below + 1) / odds)
+    mass = np.concatenate([falling[::-1], [1.0], rising])
+    return 0, mass / mass.sum()
+
+
+@lru_cache(maxsize=4096)
+def _boundaries(p0: float, looks: tuple[int, ...], budgets: tuple[float, ...]) -> tuple[tuple[int, ...], float]:
+    """Boundaries and size of the test that may have spent `budgets` by its looks."""
+    runs, spent, trials, boundaries = _START, 0.0, 0, []
+    for n, budget in zip(looks, budgets, strict=True):
+        runs, cut = runs.draw(n - trials, p0)
+        spent += cut
+        boundaries.append(runs.least_boundary(spent, budget))
+        spent += runs.tail(boundaries[-1]) * _ROUND_UP
+        runs = runs.between(-1, boundaries[-1])
+        trials = n
+    return tuple(boundaries), spent
+
+
+def _budgets(spending: Spending, alpha: float, looks: int) -> tuple[float, ...]:
+    if spending == "uniform":
+        return tuple(alpha * (k / looks) for k in range(1, looks + 1))
+    if spending == "half-at-end":
+        return (*(alpha / 2 * (k / (looks - 1)) for k in range(1, looks)), alpha)
+    shares = (0.0, *spending, 1.0)
+    if isinstance(spending, str) or len(spending) != looks or any(a > b for a, b in pairwise(shares)):
+        raise InputError(
+            f"expected 'uniform', 'half-at-end' or {looks} shares in [0, 1] that never fall; got {spending!r}"
+        )
+    return tuple(alpha * share for share in spending)
+
+
+def _check_convex(p0: float, looks: Sequence[int], boundaries: Sequence[int]) -> None:
+    if p0 < 1 / 2:
+        raise InputError(f"a selection-free test needs a threshold of at least 1/2; got {p0}")
+    for n, boundary in zip(looks, boundaries, strict=True):
+        if boundary < n * p0 + math.sqrt(n * p0 * (1 - p0)):
+            raise InputError(
+                f"no selection-free test: its boundary {boundary} of {n} lies less than a standard deviation "
+                f"above {p0:g}.\n  Use a smaller alpha."
+            )

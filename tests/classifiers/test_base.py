@@ -1,0 +1,289 @@
+"""A base classifier is one fixed function of one image; whatever is not is refused with the reason."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image as PILImage
+from torch import Tensor, nn
+
+from robustify.classifiers import ImageClassifier, Preprocessing, ResizeCrop
+from robustify.classifiers.preprocessing import with_channels
+from robustify.errors import InputError, ModelError
+
+MEAN, STD, SIZE = (0.1, 0.4, 0.8), (0.5, 0.25, 0.2), (6, 8)
+PREPROCESSING = Preprocessing(MEAN, STD, SIZE)
+
+
+class Logits(nn.Module):
+    """A linear classifier followed by any function of its logits."""
+
+    def __init__(self, after: Callable[[Tensor], object], classes: int = 5) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 6 * 8, classes)
+        self.after = after
+
+    def forward(self, normalised: Tensor) -> object:
+        return self.after(self.linear(normalised.flatten(1)))
+
+
+def identity(logits: Tensor) -> Tensor:
+    return logits
+
+
+def linear(after: Callable[[Tensor], object] = identity, classes: int = 5) -> nn.Module:
+    """A network in evaluation mode, the same each time."""
+    torch.manual_seed(0)
+    return Logits(after, classes).eval()
+
+
+class TestFunction:
+    def test_subtracts_the_mean_then_divides_by_std(self) -> None:
+        network = linear()
+        pixels = torch.rand(2, 3, *SIZE)
+        channels = [(pixels[:, i] - MEAN[i]) / STD[i] for i in range(3)]
+        expected = network(torch.stack(channels, dim=1))
+        torch.testing.assert_close(ImageClassifier(network, PREPROCESSING)(pixels), expected)
+
+    def test_pixels_outside_zero_to_one_are_not_clipped(self) -> None:
+        """Noise is measured unclipped, so the classifier must see it so."""
+        network = linear()
+        pixels = torch.full((1, 3, *SIZE), 3.0)
+        normalised = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+        torch.testing.assert_close(ImageClassifier(network, PREPROCESSING)(pixels), network(normalised))
+
+    @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+    @pytest.mark.parametrize("size", [(12, 16), (5, 5)], ids=["down", "up"])
+    def test_another_size_is_resized_before_the_mean(self, size: tuple[int, int], interpolation: str) -> None:
+        """As when a denoiser works at its own resolution; torch has no lanczos, and nearest would alias."""
+        network = linear()
+        preprocessing = Preprocessing(MEAN, STD, SIZE, ResizeCrop(interpolation))
+        classifier = ImageClassifier(network, preprocessing)
+        pixels = torch.rand(2, 3, *size)
+        mode = "bilinear" if interpolation == "bilinear" else "bicubic"
+        resized = F.interpolate(pixels, SIZE, mode=mode, antialias=True)
+        torch.testing.assert_close(classifier(pixels), classifier(resized))
+        assert not torch.allclose(classifier(pixels), classifier(F.interpolate(pixels, SIZE)))
+
+    def test_gray_pixels_become_three_equal_channels(self) -> None:
+        classifier = ImageClassifier(linear(), PREPROCESSING)
+        gray = torch.rand(2, 1, *SIZE)
+        torch.testing.assert_close(classifier(gray), classifier(gray.expand(-1, 3, -1, -1)))
+
+    @pytest.mark.parametrize("channels", [2, 4])
+    def test_other_channels_are_refused(self, channels: int) -> None:
+        with pytest.raises(InputError, match=f"expected 3 channels; got {channels}"):
+            ImageClassifier(linear(), PREPROCESSING)(torch.rand(1, channels, *SIZE))
+
+    def test_colour_is_refused_by_a_gray_network(self) -> None:
+        gray = ImageClassifier(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).eval(), Preprocessing((0.5,), (0.5,), SIZE))
+        assert gray(torch.rand(1, 1, *SIZE)).shape == (1, 2)
+        with pytest.raises(InputError, match="expected 1 channels; got 3"):
+            gray(torch.rand(1, 3, *SIZE))
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+    def test_networks_keep_their_precision_and_logits_are_float32(self, dtype: torch.dtype) -> None:
+        network = linear().to(dtype)
+        classifier = ImageClassifier(network, PREPROCESSING)
+        pixels = torch.rand(2, 3, *SIZE)
+        assert classifier.dtype is dtype
+        assert classifier(pixels).dtype is torch.float32
+        expected = network(PREPROCESSING.network_input(pixels).to(dtype)).float()
+        torch.testing.assert_close(classifier(pixels), expected, rtol=0, atol=0)
+
+    def test_network_without_parameters(self) -> None:
+        classifier = ImageClassifier(nn.Flatten().eval(), PREPROCESSING)
+        assert classifier.dtype is torch.float32
+        assert classifier.device == torch.device("cpu")
+
+    def test_gradients_reach_the_pixels(self) -> None:
+        pixels = torch.rand(1, 3, *SIZE, requires_grad=True)
+        ImageClassifier(linear(), PREPROCESSING)(pixels).sum().backward()
+        assert pixels.grad is not None
+        assert bool((pixels.grad != 0).all())
+
+    def test_finding_the_classes_leaves_the_global_generator_alone(self) -> None:
+        network = linear()
+        torch.manual_seed(7)
+        expected = torch.rand(3)
+        torch.manual_seed(7)
+        ImageClassifier(network, PREPROCESSING)
+        torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+class TestLabels:
+    def test_are_numbers_by_default(self) -> None:
+        assert ImageClassifier(linear(), PREPROCESSING).labels == tuple("01234")
+
+    def test_are_kept_as_strings(self) -> None:
+        assert ImageClassifier(linear(classes=2), PREPROCESSING, labels=["cat", "dog"]).labels == ("cat", "dog")
+
+    @pytest.mark.parametrize("labels", [[], list("abcd"), list("abcdef")], ids=len)
+    def test_of_another_number_are_refused(self, labels: Sequence[str]) -> None:
+        with pytest.raises(InputError, match=f"mine has 5 classes; got {len(labels)} labels"):
+            ImageClassifier(linear(), PREPROCESSING, labels=labels, name="mine")
+
+    def test_name_and_licence(self) -> None:
+        classifier = ImageClassifier(linear(), PREPROCESSING, name="mine", licence="mit")
+        assert (classifier.name, classifier.licence) == ("mine", "mit")
+        unnamed = ImageClassifier(linear(), PREPROCESSING)
+        assert (unnamed.name, unnamed.licence) == ("classifier", None)
+
+
+class TestNotAFixedFunction:
+    def test_training_mode(self) -> None:
+        with pytest.raises(ModelError, match=r"training mode \(2 modules, first 'Logits'\).*\n.*model\.eval\(\)"):
+            ImageClassifier(linear().train(), PREPROCESSING)
+
+    def test_one_layer_in_training_mode(self) -> None:
+        network = linear()
+        network.linear.train()
+        with pytest.raises(ModelError, match=r"training mode \(1 modules, first 'linear'\)"):
+            ImageClassifier(network, PREPROCESSING)
+        assert network.linear.training
+
+    @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.SyncBatchNorm], ids=lambda norm: norm.__name__)
+    def test_batch_normalisation_without_running_statistics(self, norm: type[nn.Module]) -> None:
+        network = nn.Sequential(norm(3, track_running_stats=False), linear()).eval()
+        with pytest.raises(ModelError, match=r"layer '0' \(.*BatchNorm.*\) has no running statistics.*\n.*track_running"):
+            ImageClassifier(network, PREPROCESSING)
+
+    def test_batch_normalisation_with_running_statistics_is_fine(self) -> None:
+        assert ImageClassifier(nn.Sequential(nn.BatchNorm2d(3), linear()).eval(), PREPROCESSING).labels
+
+    def test_normalisation_per_image_is_fine(self) -> None:
+        assert ImageClassifier(nn.Sequential(nn.InstanceNorm2d(3), linear()).eval(), PREPROCESSING).labels
+
+    @pytest.mark.parametrize(
+        "after",
+        [
+            lambda logits: logits - logits.mean(dim=0),
+            lambda logits: logits / logits.abs().max(),
+            lambda logits: logits + 0.01 * logits.roll(1, dims=0),
+            lambda logits: (logits / logits.abs().max() * 7).round(),
+        ],
+        ids=["batch mean", "batch maximum", "a neighbour", "per-tensor quantisation"],
+    )
+    def test_batch_mates_that_matter(self, after: Callable[[Tensor], Tensor]) -> None:
+        with pytest.raises(ModelError, match=r"for the same image changed by [\d.]+% with other images"):
+            ImageClassifier(linear(after), PREPROCESSING)
+
+    def test_place_in_the_batch_that_matters(self) -> None:
+        def ranked(logits: Tensor) -> Tensor:
+            return logits + torch.arange(len(logits)).unsqueeze(1)
+
+        with pytest.raises(ModelError, match="changed by"):
+            ImageClassifier(linear(ranked), PREPROCESSING)
+
+    def test_dropout_that_ignores_evaluation_mode(self) -> None:
+        with pytest.raises(ModelError, match=r"or at random.*\n.*dropout that ignores eval"):
+            ImageClassifier(linear(lambda logits: F.dropout(logits, p=0.2)), PREPROCESSING)
+
+    def test_random_logits(self) -> None:
+        with pytest.raises(ModelError, match="or at random"):
+            ImageClassifier(linear(lambda logits: logits + 0.1 * torch.randn_like(logits)), PREPROCESSING)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_logits_that_are_not_finite(self, value: float) -> None:
+        with pytest.raises(ModelError, match="changed by nan%"):
+            ImageClassifier(linear(lambda logits: logits * value), PREPROCESSING)
+
+    def test_large_and_small_logits_are_fine(self) -> None:
+        for scale in (1e-4, 1e4):
+            assert ImageClassifier(linear(lambda logits, scale=scale: scale * logits), PREPROCESSING).labels
+
+
+class TestNotAClassifier:
+    @pytest.mark.parametrize(
+        ("after", "found"),
+        [
+            (lambda logits: logits[:, :, None, None], r"\(4, 5, 1, 1\)"),
+            (lambda logits: logits.flatten(), r"\(20,\)"),
+            (lambda logits: logits[:1], r"\(1, 5\)"),
+            (lambda logits: (logits, logits), "tuple"),
+            (lambda logits: {"logits": logits}, "dict"),
+        ],
+        ids=["features", "vector", "other batch", "tuple", "dictionary"],
+    )
+    def test_output_is_no_matrix_of_logits(self, after: Callable[[Tensor], object], found: str) -> None:
+        with pytest.raises(ModelError, match=rf"\(4, \.\.\.\); mine returns {found}\.\n.*feature extractor"):
+            ImageClassifier(linear(after), PREPROCESSING, name="mine")
+
+    def test_one_output(self) -> None:
+        with pytest.raises(ModelError, match="at least 2 classes; mine has 1 output"):
+            ImageClassifier(linear(classes=1), PREPROCESSING, name="mine")
+
+    @pytest.mark.parametrize(
+        "preprocessing",
+        [Preprocessing(MEAN, STD, (5, 5)), Preprocessing((0.5,), (0.5,), SIZE)],
+        ids=["size", "channels"],
+    )
+    def test_input_that_the_network_cannot_take(self, preprocessing: Preprocessing) -> None:
+        with pytest.raises(ModelError, match=r"mine cannot classify input of shape \(4, .*\n.*size"):
+            ImageClassifier(linear(), preprocessing, name="mine")
+
+
+class TestPreprocessing:
+    def test_is_plain_data(self) -> None:
+        preprocessing = Preprocessing(torch.tensor([0.5]), torch.tensor([0.25]), torch.tensor([4, 6]))
+        assert preprocessing == Preprocessing((0.5,), (0.25,), (4, 6))
+        assert preprocessing.channels == 1
+        assert str(Preprocessing(MEAN, STD, SIZE)) == (
+            "bicubic resize, center crop keeping 1; network sees 6×8, mean (0.1, 0.4, 0.8), std (0.5, 0.25, 0.2)"
+        )
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"mean": (0.5,)}, r"mean and std of 1 or 3 channels each; got \(0\.5,\)"),
+            ({"mean": (0.5, 0.5), "std": (1, 1)}, "1 or 3 channels"),
+            ({"mean": (), "std": ()}, "1 or 3 channels"),
+            ({"std": (0.5, 0.0, 0.5)}, r"positive std per channel; got \(0\.5, 0\.0, 0\.5\)"),
+            ({"std": (0.5, -1, 0.5)}, "positive std"),
+            ({"size": (32,)}, r"size=\(height, width\) in pixels; got \(32,\)"),
+            ({"size": (32, 0)}, r"size=\(height, width\)"),
+        ],
+        ids=str,
+    )
+    def test_refuses(self, changes: dict[str, tuple[float, ...]], reason: str) -> None:
+        with pytest.raises(InputError, match=reason):
+            Preprocessing(**{"mean": MEAN, "std": STD, "size": SIZE, **changes})
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"crop_mode": "middle"}, "expected crop_mode center, squash or border; got 'middle'"),
+            ({"crop_pct": 0.0}, "expected crop_pct > 0; got 0"),
+            ({"crop_pct": float("nan")}, "expected crop_pct > 0"),
+        ],
+        ids=str,
+    )
+    def test_geometry_refuses(self, changes: dict[str, object], reason: str) -> None:
+        with pytest.raises(InputError, match=reason):
+            ResizeCrop(**changes)
+
+
+class TestChannels:
+    @pytest.mark.parametrize("mode", ["L", "1", "LA"])
+    def test_gray_stays_gray(self, mode: str) -> None:
+        assert with_channels(PILImage.new(mode, (4, 3)), 1).mode == "L"
+
+    @pytest.mark.parametrize("mode", ["L", "1", "LA", "RGB", "RGBA", "P", "CMYK"])
+    def test_everything_becomes_rgb(self, mode: str) -> None:
+        assert with_channels(PILImage.new(mode, (4, 3)), 3).mode == "RGB"
+
+    def test_no_copy_without_need(self) -> None:
+        picture = PILImage.new("RGB", (4, 3))
+        assert with_channels(picture, 3) is picture
+
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK"])
+    def test_colour_never_becomes_gray(self, mode: str) -> None:
+        with pytest.raises(InputError, match=rf"1 channel \(gray\); got PIL mode '{mode}'.*\n.*convert\('L'\)"):
+            with_channels(PILImage.new(mode, (4, 3)), 1)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+    def test_more_than_8_bits_are_not_cut_at_255(self, mode: str, channels: int) -> None:
+        with pytest.raises(InputError, match=f"8 bits per channel; got PIL mode '{mode}'.*\n.*0 to 255"):
+            with_channels(PILImage.new(mode, (4, 3)), channels)
