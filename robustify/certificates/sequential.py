@@ -10,6 +10,16 @@ by look: with :math:`v` the distribution, at :math:`p = p_0`, of the successes o
 What a look leaves unspent, because counts are whole, rolls over to the next. The chance of ever crossing grows
 with :math:`p`, so its exact value at :math:`p_0`, the test's size, covers all of :math:`H_0`.
 
+Giving up is never a false certificate, so futility costs no alpha: it is the same test of :math:`p \ge p_0`, with
+failures for successes.
+
+A *selection-free* test may take, at each look, the class that leads on the very same draws, if it spends only
+:math:`p_0 \alpha`. A path with :math:`h` of :math:`n` successes has the chance :math:`p^h (1-p)^{n-h}`, which is
+convex in :math:`p` on :math:`[0, p_0]` if :math:`p_0 \ge 1/2` and :math:`h` is at least a standard deviation above
+:math:`n p_0`. If all boundaries are, the chance :math:`f(p)` of crossing is convex with :math:`f(0) = 0`, and the
+classes that do not exceed :math:`p_0` cross with chance at most
+:math:`\sum_c f(p_c) \le \sum_c p_c f(p_0) / p_0 \le f(p_0) / p_0`.
+
 Every sum has positive terms only. A relative :math:`10^{-9}` is added to what is spent, more than the rounding of a
 hundred looks up to a million draws, and so are the tails below :math:`10^{-30}` that are not followed further.
 
@@ -27,7 +37,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from itertools import pairwise, takewhile
-from typing import Literal, NamedTuple, Self, TypeAlias, final
+from typing import Literal, NamedTuple, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,16 +135,7 @@ def group_sequential_test(
     beta: float | None = None,
     selection_free: bool = False,
 ) -> GroupSequentialTest:
-    r"""The exact test of p <= p0 with these looks; its tables are cached.
-
-    Giving up is never a false certificate, so futility costs no alpha: it is the same test of :math:`p \ge p_0`
-    with failures for successes, at level `beta`.
-
-    A selection-free test may be given, at each look, the class that leads on the very same draws. Where each
-    boundary lies at least a standard deviation above :math:`n_k p_0` and :math:`p_0 \ge 1/2`, the chance
-    :math:`f(p)` of crossing is convex on :math:`[0, p_0]` with :math:`f(0) = 0`, so the classes that do not exceed
-    :math:`p_0` cross with chance at most :math:`\sum_c f(p_c) \le \sum_c p_c f(p_0) / p_0 \le f(p_0) / p_0`.
-    It therefore spends :math:`p_0 \alpha`.
+    """The exact test of p <= p0 with these looks; its tables are cached.
 
     Arguments:
         p0: Threshold, in (0, 1).
@@ -143,7 +144,7 @@ def group_sequential_test(
         spending: "uniform": as much at every look. "half-at-end": half of alpha likewise over the looks before
             the last, all of it by the last. Or the shares themselves.
         beta: Allowed chance of giving up on a label of probability p0 or more; None never gives up early.
-        selection_free: Whether no other draws have chosen the class.
+        selection_free: Whether the class is, at each look, the leading one of the very same draws.
 
     Raises:
         InputError: If a chance or look is impossible, or a selection-free test would not hold.
@@ -193,7 +194,7 @@ def last_boundary(p0: float, *, alpha: float, looks: Sequence[int], boundaries: 
         spent += cut + runs.tail(boundary) * _ROUND_UP
         runs = runs.between(-1, boundary)
         trials = n
-    return runs.least_boundary(spent, alpha)
+    return runs.least_boundary(spent, alpha)[0]
 
 
 def geometric_looks(n_max: int, *, first: int = 32, ratio: float = 1.1, multiple: int = 32) -> tuple[int, ...]:
@@ -214,10 +215,10 @@ def geometric_looks(n_max: int, *, first: int = 32, ratio: float = 1.1, multiple
             f"got {n_max}, {first}, {multiple} and {ratio}"
         )
     looks: list[int] = []
-    exact = float(first)  # growing what was rounded would let the rounding accumulate
-    while (look := max(1, round(exact / multiple)) * multiple) < n_max:
+    multiples = max(1.0, first / multiple)  # not rounded itself, or its growth would carry the rounding on
+    while (look := math.floor(multiples + 0.5) * multiple) < n_max:
         looks.append(look)
-        exact = max(ratio * exact, exact + multiple)
+        multiples = max(ratio * multiples, multiples + 1)
     return (*looks, n_max)
 
 
@@ -246,33 +247,34 @@ class _Runs:
         """Of still going on."""
         return float(self.mass.sum())
 
-    def draw(self, n: int, p: float) -> tuple[Self, float]:
+    def draw(self, n: int, p: float) -> "tuple[_Runs, float]":
         """After `n` more draws, with the mass of the tails that were cut off."""
         if not self.mass.size:
             return self, 0.0
-        step, cut = type(self)(*_binomial(n, p))._trim()
-        runs, more = type(self)(self.first + step.first, np.convolve(self.mass, step.mass))._trim()
+        step, cut = _Runs(*_binomial(n, p))._trim()
+        runs, more = _Runs(self.first + step.first, np.convolve(self.mass, step.mass))._trim()
         return runs, cut + more
 
     def tail(self, count: int) -> float:
         """The chance of at least `count` successes."""
         return float(self.mass[max(0, count - self.first) :].sum())
 
-    def between(self, low: int, high: int) -> Self:
+    def between(self, low: int, high: int) -> "_Runs":
         """Those with more than `low` and fewer than `high` successes."""
         start, stop = max(0, low + 1 - self.first), max(0, high - self.first)
-        return type(self)(self.first + start, self.mass[start:stop])
+        return _Runs(self.first + start, self.mass[start:stop])
 
-    def least_boundary(self, spent: float, budget: float) -> int:
-        """The least count whose tail can still be paid for."""
-        tails = np.cumsum(self.mass[::-1])[::-1] * _ROUND_UP
-        return self.first + int(np.count_nonzero(spent + tails > budget))
+    def least_boundary(self, spent: float, budget: float) -> tuple[int, float]:
+        """The least count whose tail can still be paid for, and what is spent then."""
+        spending = spent + np.cumsum(self.mass[::-1]) * _ROUND_UP
+        paid = int(np.searchsorted(spending, budget, side="right"))
+        return self.first + len(self.mass) - paid, float(spending[paid - 1]) if paid else spent
 
-    def _trim(self) -> tuple[Self, float]:
+    def _trim(self) -> "tuple[_Runs, float]":
         start = int(np.searchsorted(np.cumsum(self.mass), _CUT, side="right"))
         stop = len(self.mass) - int(np.searchsorted(np.cumsum(self.mass[::-1]), _CUT, side="right"))
         cut = float(self.mass[:start].sum() + self.mass[max(start, stop) :].sum())
-        return type(self)(self.first + start, self.mass[start:stop]), cut
+        return _Runs(self.first + start, self.mass[start:stop]), cut
 
 
 _START = _Runs(0, np.ones(1))
@@ -296,10 +298,9 @@ def _boundaries(p0: float, looks: tuple[int, ...], budgets: tuple[float, ...]) -
     runs, spent, trials, boundaries = _START, 0.0, 0, []
     for n, budget in zip(looks, budgets, strict=True):
         runs, cut = runs.draw(n - trials, p0)
-        spent += cut
-        boundaries.append(runs.least_boundary(spent, budget))
-        spent += runs.tail(boundaries[-1]) * _ROUND_UP
-        runs = runs.between(-1, boundaries[-1])
+        boundary, spent = runs.least_boundary(spent + cut, budget)
+        runs = runs.between(-1, boundary)
+        boundaries.append(boundary)
         trials = n
     return tuple(boundaries), spent
 
@@ -310,7 +311,7 @@ def _budgets(spending: Spending, alpha: float, looks: int) -> tuple[float, ...]:
     if spending == "half-at-end":
         return (*(alpha / 2 * (k / (looks - 1)) for k in range(1, looks)), alpha)
     shares = (0.0, *spending, 1.0)
-    if isinstance(spending, str) or len(spending) != looks or any(a > b for a, b in pairwise(shares)):
+    if isinstance(spending, str) or len(spending) != looks or not all(a <= b for a, b in pairwise(shares)):
         raise InputError(
             f"expected 'uniform', 'half-at-end' or {looks} shares in [0, 1] that never fall; got {spending!r}"
         )

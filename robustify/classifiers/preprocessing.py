@@ -154,4 +154,6 @@ def with_channels(picture: PILImage.Image, channels: int) -> PILImage.Image:
             f"expected a picture with 1 channel (gray); got PIL mode {picture.mode!r}.\n"
             "  Convert it knowingly: picture.convert('L')"
         )
+    if picture.mode == "P":  # by way of RGBA: PIL warns of palettes with transparency
+        picture = picture.convert("RGBA")
     return picture if picture.mode == mode else picture.convert(mode)

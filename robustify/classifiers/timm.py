@@ -4,6 +4,7 @@ References:
     PyTorch Image Models, Wightman, 2019, https://github.com/huggingface/pytorch-image-models
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -96,16 +97,23 @@ def _data_config(network: nn.Module) -> dict[str, Any]:
 
 def _labels(network: nn.Module, card: dict[str, Any]) -> Sequence[str] | None:
     """The configuration's own names, else the first lemma of ImageNet's synsets, else None."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data import infer_imagenet_subset
 
     named = card.get("label_names") or ()
     if len(named) == network.num_classes:  # not so where the head was replaced
         return list(named.values() if isinstance(named, dict) else named)
     subset = infer_imagenet_subset(network)
-    if subset is None:
-        return None
+    return None if subset is None else imagenet_labels(subset)
+
+
+def imagenet_labels(subset: str = "imagenet-1k") -> list[str]:
+    """The names of ImageNet's classes, with their definition where a name is not enough (two are cranes)."""
+    from timm.data import ImageNetInfo
+
     info = ImageNetInfo(subset)
-    return [info.index_to_description(i) for i in range(info.num_classes())]
+    short, detailed = info.label_descriptions(), info.label_descriptions(detailed=True)
+    count = Counter(short)
+    return [s if count[s] == 1 else d for s, d in zip(short, detailed, strict=True)]
 
 
 def _looks_untrained(network: nn.Module) -> bool:

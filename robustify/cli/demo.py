@@ -16,15 +16,18 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report; the same command continues it.")] = Path(
         "robustify-demo"
     ),
-    images: Annotated[int, typer.Option(help="Held-out Fashion-MNIST images per model.", min=1, max=500)] = 40,
+    images: Annotated[int, typer.Option(help="Held-out Fashion-MNIST images per model.", min=1, max=500)] = 25,
     sigma: Annotated[float, typer.Option(help="Standard deviation of the noise, in [0, 1] pixels.")] = 0.5,
     n: Annotated[int, typer.Option(help="Draws that certify each image.")] = 400,
 ) -> None:
     """Certify an ordinary classifier and a zero-shot CLIP on held-out images, with and without a denoiser."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything the demo needs is shipped
+    from diffusers.utils import logging
+
     from robustify.evaluate import write_report
     from robustify.evaluate.report import meaning
 
+    logging.disable_progress_bar()
     chapters = [_chapter(title, model, out, images, sigma, n) for title, model in MODELS.items()]
     report = (out / "report.html").resolve()
     write_report(report, chapters, title=f"robustify demo: Fashion-MNIST, sigma = {sigma:g}")
@@ -32,6 +35,8 @@ def demo(
 
 
 def _chapter(title: str, reference: str, out: Path, images: int, sigma: float, n: int) -> "Chapter":
+    import torch
+
     from robustify.api import robustify
     from robustify.data import open_samples
     from robustify.denoisers import Identity
@@ -43,12 +48,13 @@ def _chapter(title: str, reference: str, out: Path, images: int, sigma: float, n
     classes = CLASSES if reference == "zoo:open_clip" else None
     model = robustify(reference, denoiser="zoo:ddpm", sigma=sigma, classes=classes)
     plain = robustify(model.classifier, denoiser=Identity(channels=1), sigma=sigma)
+    model.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
     print(f"\n{model}")
     samples = open_samples(HELD_OUT, model.labels)
     samples = samples[:: max(1, len(samples) // images)][:images]
     folder = out / reference.removeprefix("zoo:")
-    run = certify_dataset(model, samples, folder / "denoised", n=n, title=title, batch=128)
-    baseline = certify_dataset(plain, samples, folder / "plain", n=n, title=f"{title}, no denoiser", batch=128)
+    run = certify_dataset(model, samples, folder / "denoised", n=n, title=title)
+    baseline = certify_dataset(plain, samples, folder / "plain", n=n, title=f"{title}, no denoiser")
     by_id = {sample.id: sample for sample in samples}
     pictures = [picture(model, by_id[row.sample], row) for row in telling(run.rows, 6)]
     return Chapter(name=title, run=run, baseline=baseline, pictures=pictures)

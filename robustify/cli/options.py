@@ -34,8 +34,11 @@ def build(
     model: str, *, denoiser: str | None, sigma: float, classes: str | None, templates: str
 ) -> "SmoothedClassifier":
     """The model that a command line describes."""
+    from diffusers.utils import logging
+
     from robustify.api import robustify
 
+    logging.disable_progress_bar()
     return robustify(
         model,
         denoiser=denoiser,

@@ -27,7 +27,7 @@ class Denoiser(nn.Module, ABC):
 
     @abstractmethod
     def describe(self, sigma: float) -> str:
-        """One line for the input contract: what it is and at which timestep it works."""
+        """How it works at `sigma`, without its name: one line for the input contract, and part of its hash."""
 
 
 @final
@@ -53,4 +53,4 @@ class Identity(Denoiser):
 
     def describe(self, sigma: float) -> str:
         del sigma
-        return "none (plain smoothing)"
+        return "plain smoothing"

@@ -93,7 +93,7 @@ class DiffusionDenoiser(Denoiser):
 
     def describe(self, sigma: float) -> str:
         dtype = str(next(self.network.parameters()).dtype).removeprefix("torch.")
-        return f"{self.name}, one step at t = {self.timestep(sigma):.2f}, {self.prediction}, {dtype}"
+        return f"one step at t = {self.timestep(sigma):.4f}, {self.prediction}, {dtype}"
 
 
 def load(name: str, /) -> DiffusionDenoiser:

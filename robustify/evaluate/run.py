@@ -93,7 +93,7 @@ def _config(model: SmoothedClassifier, evidence: Evidence, samples: Sequence[Sam
         "robustify": version("robustify-vision"),
         "classifier": model.classifier.name,
         "classifier_sha256": evidence.classifier,
-        "denoiser": model.denoiser.describe(model.sigma),
+        "denoiser": f"{model.denoiser.name}: {model.denoiser.describe(model.sigma)}",
         "denoiser_sha256": evidence.denoiser,
         "dtype": evidence.dtype,
         "contract": str(evidence.contract),

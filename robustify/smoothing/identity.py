@@ -1,6 +1,7 @@
 """What a model is, as a hash: another weight, precision or preprocessing is another classifier."""
 
 import hashlib
+import re
 
 import torch
 from torch import nn
@@ -10,17 +11,18 @@ from robustify.denoisers import Denoiser
 
 
 def classifier_hash(classifier: ImageClassifier) -> str:
-    """SHA-256 of the weights and the preprocessing."""
+    """SHA-256 of the weights, the layers with their settings, and the preprocessing."""
     return _digest(classifier.network, str(classifier.preprocessing))
 
 
 def denoiser_hash(denoiser: Denoiser, sigma: float) -> str:
-    """SHA-256 of the weights and of how the denoiser works at `sigma`."""
+    """SHA-256 of the weights, the layers with their settings, and how the denoiser works at `sigma`."""
     return _digest(denoiser, denoiser.describe(sigma))
 
 
 def _digest(module: nn.Module, settings: str) -> str:
-    digest = hashlib.sha256(settings.encode())
+    layers = re.sub(r" at 0x[0-9a-f]+", "", repr(module))  # addresses differ between processes
+    digest = hashlib.sha256(f"{settings}|{layers}|".encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -97,7 +97,7 @@ class SmoothedClassifier(nn.Module):
             n: Draws that certify; radii grow with it, see `largest_radius`.
             n0: Draws, disjoint from those, that choose the label.
             alpha: Allowed chance, per image, that the certificate is false.
-            batch: Draws per forward pass; memory depends on it alone.
+            batch: Draws per forward pass, at most; memory depends on it alone.
             seed: Of the noise. None takes fresh entropy; a given seed marks the certificate a reproduction.
             progress: Called with the number of draws just finished.
 
@@ -166,7 +166,7 @@ class SmoothedClassifier(nn.Module):
             classifier=classifier_hash(self.classifier),
             denoiser=denoiser_hash(self.denoiser, self.sigma),
             dtype=str(self.classifier.dtype).removeprefix("torch."),
-            batch=batch,
+            batch=min(batch, max(n, n0)),
         )
 
     def certify_pixels(self, image: Image, evidence: Evidence, progress: Progress | None = None) -> Certificate:
@@ -212,7 +212,7 @@ class SmoothedClassifier(nn.Module):
         licences = ", ".join(f"{part} {licence or 'unknown'}" for part, licence in parts.items())
         lines = {
             "noise": f"sigma = {self.sigma:g}, added to {self.contract}; never clipped",
-            "denoiser": self.denoiser.describe(self.sigma),
+            "denoiser": f"{self.denoiser.name}: {self.denoiser.describe(self.sigma)}",
             "classifier": f"{self.classifier.name}, {len(self.labels)} classes",
             "inside": str(self.classifier.preprocessing),
             "dtype": str(self.classifier.dtype).removeprefix("torch."),

@@ -17,6 +17,17 @@ def load(name: str, /) -> ImageClassifier | ZeroShotModel:
     """
     if name not in _NAMES:
         raise InputError(f"the zoo has no classifier {name!r}; it has {', '.join(_NAMES)}")
+    model = _load(name)
+    model.name = f"zoo:{name}"
+    return model
+
+
+def names(pattern: str = "*", /) -> list[str]:
+    """What the zoo has."""
+    return [name for name in _NAMES if fnmatchcase(name, pattern)]
+
+
+def _load(name: str) -> ImageClassifier | ZeroShotModel:
     if name == "timm":
         from robustify.classifiers import timm
 
@@ -28,8 +39,3 @@ def load(name: str, /) -> ImageClassifier | ZeroShotModel:
     from robustify.classifiers import open_clip
 
     return open_clip.load(f"local-dir:{FOLDER / name}")
-
-
-def names(pattern: str = "*", /) -> list[str]:
-    """What the zoo has."""
-    return [name for name in _NAMES if fnmatchcase(name, pattern)]

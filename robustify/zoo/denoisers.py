@@ -15,7 +15,9 @@ def load(name: str, /) -> Denoiser:
     """
     if name != "ddpm":
         raise InputError(f"the zoo has no denoiser {name!r}; it has ddpm")
-    return diffusion.load(str(FOLDER / name))
+    denoiser = diffusion.load(str(FOLDER / name))
+    denoiser.name = f"zoo:{name}"
+    return denoiser
 
 
 def names(pattern: str = "*", /) -> list[str]:

@@ -77,7 +77,9 @@ class TestFunction:
             ImageClassifier(linear(), PREPROCESSING)(torch.rand(1, channels, *SIZE))
 
     def test_colour_is_refused_by_a_gray_network(self) -> None:
-        gray = ImageClassifier(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).eval(), Preprocessing((0.5,), (0.5,), SIZE))
+        gray = ImageClassifier(
+            nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).eval(), Preprocessing((0.5,), (0.5,), SIZE)
+        )
         assert gray(torch.rand(1, 1, *SIZE)).shape == (1, 2)
         with pytest.raises(InputError, match="expected 1 channels; got 3"):
             gray(torch.rand(1, 3, *SIZE))
@@ -146,7 +148,9 @@ class TestNotAFixedFunction:
     @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.SyncBatchNorm], ids=lambda norm: norm.__name__)
     def test_batch_normalisation_without_running_statistics(self, norm: type[nn.Module]) -> None:
         network = nn.Sequential(norm(3, track_running_stats=False), linear()).eval()
-        with pytest.raises(ModelError, match=r"layer '0' \(.*BatchNorm.*\) has no running statistics.*\n.*track_running"):
+        with pytest.raises(
+            ModelError, match=r"layer '0' \(.*BatchNorm.*\) has no running statistics.*\n.*track_running"
+        ):
             ImageClassifier(network, PREPROCESSING)
 
     def test_batch_normalisation_with_running_statistics_is_fine(self) -> None:
@@ -226,9 +230,8 @@ class TestNotAClassifier:
 
 class TestPreprocessing:
     def test_is_plain_data(self) -> None:
-        preprocessing = Preprocessing(torch.tensor([0.5]), torch.tensor([0.25]), torch.tensor([4, 6]))
-        assert preprocessing == Preprocessing((0.5,), (0.25,), (4, 6))
-        assert preprocessing.channels == 1
+        assert Preprocessing(MEAN, STD, SIZE) == PREPROCESSING != Preprocessing(STD, MEAN, SIZE)
+        assert PREPROCESSING.channels == 3
         assert str(Preprocessing(MEAN, STD, SIZE)) == (
             "bicubic resize, center crop keeping 1; network sees 6×8, mean (0.1, 0.4, 0.8), std (0.5, 0.25, 0.2)"
         )
@@ -237,12 +240,12 @@ class TestPreprocessing:
         ("changes", "reason"),
         [
             ({"mean": (0.5,)}, r"mean and std of 1 or 3 channels each; got \(0\.5,\)"),
-            ({"mean": (0.5, 0.5), "std": (1, 1)}, "1 or 3 channels"),
+            ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "1 or 3 channels"),
             ({"mean": (), "std": ()}, "1 or 3 channels"),
             ({"std": (0.5, 0.0, 0.5)}, r"positive std per channel; got \(0\.5, 0\.0, 0\.5\)"),
-            ({"std": (0.5, -1, 0.5)}, "positive std"),
-            ({"size": (32,)}, r"size=\(height, width\) in pixels; got \(32,\)"),
-            ({"size": (32, 0)}, r"size=\(height, width\)"),
+            ({"std": (0.5, -1.0, 0.5)}, "positive std"),
+            ({"size": (32, 0)}, r"size=\(height, width\) in pixels; got \(32, 0\)"),
+            ({"size": (-1, 32)}, r"size=\(height, width\)"),
         ],
         ids=str,
     )

@@ -171,7 +171,7 @@ class TestHead:
     def test_classes_are_two_or_more_distinct_names(
         self, classes: Sequence[str], clip_model: nn.Module, clip_tokenizer: Callable[..., Tensor]
     ) -> None:
-        with pytest.raises(InputError, match="at least 2 distinct class names; got .*"):
+        with pytest.raises(InputError, match=r"at least 2 distinct class names; got .*"):
             OpenCLIP(clip_model, clip_tokenizer).classifier(classes, TEMPLATES)
 
     @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ FAMILIES = {
 def vit(**changes: object) -> ViTForImageClassification:
     """A small network for 32×32 images."""
     config = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    return ViTForImageClassification(ViTConfig(**{**config, "image_size": 32, "patch_size": 8, "num_labels": 5, **changes}))
+    return ViTForImageClassification(
+        ViTConfig(**{**config, "image_size": 32, "patch_size": 8, "num_labels": 5, **changes})
+    )
 
 
 def resnet(**changes: object) -> ResNetForImageClassification:
@@ -113,7 +115,9 @@ class TestPipeline:
         torch.testing.assert_close(logits(classifier, picture()), expected, rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("backend", ["", "Pil"], ids=["torchvision", "pil"])
-    @pytest.mark.parametrize("statistics", [{"image_mean": [0.3], "image_std": [0.2]}, {"do_normalize": False}], ids=str)
+    @pytest.mark.parametrize(
+        "statistics", [{"image_mean": [0.3], "image_std": [0.2]}, {"do_normalize": False}], ids=str
+    )
     def test_one_channel(
         self,
         statistics: dict[str, object],

@@ -72,11 +72,11 @@ class TestWrap:
 
 class TestHints:
     def test_transformers_needs_its_processor(self, hf_model: nn.Module) -> None:
-        with pytest.raises(InputError, match="ResNetForImageClassification looks like a transformers.*processor="):
+        with pytest.raises(InputError, match=r"ResNetForImageClassification looks like a transformers.*processor="):
             wrap(hf_model)
 
     def test_open_clip_needs_its_tokenizer(self, clip_model: nn.Module) -> None:
-        with pytest.raises(InputError, match="CLIP looks like an open_clip.*tokenizer=…, classes="):
+        with pytest.raises(InputError, match=r"CLIP looks like an open_clip.*tokenizer=…, classes="):
             wrap(clip_model)
 
     def test_any_other_module_needs_preprocessing(self, plain_model: nn.Module) -> None:
@@ -114,5 +114,5 @@ class TestWrongCombinations:
             wrap(timm_model, tokenizer=clip_tokenizer)
 
     def test_processor_that_is_no_image_processor(self, hf_model: nn.Module) -> None:
-        with pytest.raises(InputError, match="expected an image processor, .*; got object"):
+        with pytest.raises(InputError, match=r"expected an image processor, .*; got object"):
             wrap(hf_model, processor=object())
