@@ -12,7 +12,8 @@ Each ratio is, for every :math:`p \le p_0`, a supermartingale that starts at 1, 
 :math:`1/\alpha` with chance at most :math:`\alpha`. It is the betting of Krichevsky and Trofimov, without
 its bets on :math:`q \le p_0`.
 
-`half_at_end_bound` may be asked at looks fixed in advance, is tighter, and loses next to nothing at the last.
+`sequential_lower_bound` may be asked at looks fixed in advance. It is tighter, and at the last look loses next to
+nothing to a bound that could not have stopped early.
 
 References:
     Statistical Methods Related to the Law of the Iterated Logarithm, Robbins, 1970,
@@ -32,6 +33,9 @@ from scipy.special import betainc, betaincc, betaln, ndtr, ndtri
 from robustify.certificates.bounds import check_alpha, lower_bound
 from robustify.certificates.sequential import check_looks, check_threshold, last_boundary
 from robustify.errors import InputError
+
+_EARLY = 3 / 4
+"""Of alpha, for the looks before the last; they really use about a third."""
 
 
 def log_evidence(successes: int, trials: int, p0: float) -> float:
@@ -85,12 +89,13 @@ def anytime_upper_bound(successes: int, trials: int, *, alpha: float) -> float:
     return min(1.0, math.nextafter(1 - anytime_lower_bound(trials - successes, trials, alpha=alpha), 2.0))
 
 
-def half_at_end_bound(counts: Sequence[int], looks: tuple[int, ...], *, alpha: float) -> float:
-    r"""A lower bound to stop at any of the looks, which at the last is nearly Clopper and Pearson's.
+def sequential_lower_bound(counts: Sequence[int], looks: tuple[int, ...], *, alpha: float) -> float:
+    r"""A bound to stop at any of the looks, which at the last is nearly Clopper and Pearson's.
 
-    Half of alpha is split evenly over the looks before the last, for Clopper-Pearson bounds of which the best
-    counts. The last look gets all of alpha that those do not really use: they are strongly correlated and
-    together err less often than their sum says, by how much is known exactly for each p0.
+    The looks before the last may err by three quarters of alpha, split evenly for Clopper-Pearson bounds of which
+    the best counts; a run without failures takes its share and, at once, those of all looks before.
+    The last look gets all of alpha that the others do not really use: they are so correlated that they err less
+    often than their sum says, by how much is known exactly for each p0.
 
     The claims are the points of a fixed grid, :math:`1 / (32 \sqrt{n_K})` apart on the scale of :math:`\Phi^{-1}`
     and so within 1/40 of a standard error. Each point is tested at `alpha`, and is claimed only if all smaller
@@ -99,7 +104,7 @@ def half_at_end_bound(counts: Sequence[int], looks: tuple[int, ...], *, alpha: f
     Arguments:
         counts: Successes at the looks so far.
         looks: All looks that may be made, fixed before the first draw.
-        alpha: Allowed chance that the bound ever exceeds the true probability.
+        alpha: Allowed chance that the bound, at whichever look, exceeds the true probability.
 
     Raises:
         InputError: If counts, looks or alpha are impossible.
@@ -108,8 +113,9 @@ def half_at_end_bound(counts: Sequence[int], looks: tuple[int, ...], *, alpha: f
     check_looks(looks)
     if not 1 <= len(counts) <= len(looks):
         raise InputError(f"expected counts at 1 to {len(looks)} looks; got {len(counts)}")
-    shares = [*[_early_share(alpha, looks)] * (len(looks) - 1), alpha / 2]
-    bound = max(lower_bound(h, n, alpha=a) for h, n, a in zip(counts, looks, shares, strict=False))
+    bound = max(
+        lower_bound(h, n, alpha=_level(k, h, looks, alpha)) for k, (h, n) in enumerate(zip(counts, looks, strict=False))
+    )
     if bound == 0:
         return 0.0
     step = 1 / (32 * math.sqrt(looks[-1]))
@@ -117,26 +123,34 @@ def half_at_end_bound(counts: Sequence[int], looks: tuple[int, ...], *, alpha: f
     while _grid(point, step) > bound:
         point -= 1
     if len(counts) == len(looks):
-        while counts[-1] >= _final_boundary(_grid(point + 1, step), alpha, looks):
+        while counts[-1] >= _last_boundary(_grid(point + 1, step), alpha, looks):
             point += 1
     return _grid(point, step)
 
 
+def _level(look: int, successes: int, looks: tuple[int, ...], alpha: float) -> float:
+    """The error that a bound at this look, counted from 0, may surely spend."""
+    if look == len(looks) - 1:
+        return alpha * (1 - _EARLY)
+    share = alpha * _EARLY / (len(looks) - 1)
+    return share * max(1, (look + 1) / 2) if successes == looks[look] else share
+
+
 @lru_cache(maxsize=65536)
-def _final_boundary(p0: float, alpha: float, looks: tuple[int, ...]) -> int:
+def _last_boundary(p0: float, alpha: float, looks: tuple[int, ...]) -> int:
     """The least count at the last look that refutes p0."""
     early = np.array(looks[:-1], dtype=np.int64)
-    share = _early_share(alpha, looks)
-    low, high = np.zeros_like(early), early + 1  # the least c with P[at least c] <= share lies in (low, high]
+    low, high = np.zeros_like(early), early + 1  # the least count that a share can pay for lies in (low, high]
     while np.any(high - low > 1):
         middle = (low + high) // 2
-        refutes = betainc(middle, early - middle + 1, p0) <= share
+        refutes = betainc(middle, early - middle + 1, p0) <= _level(0, 0, looks, alpha)
         low, high = np.where(refutes, low, middle), np.where(refutes, middle, high)
-    return last_boundary(p0, alpha=alpha, looks=looks, boundaries=high.tolist())
-
-
-def _early_share(alpha: float, looks: Sequence[int]) -> float:
-    return alpha / 2 / max(1, len(looks) - 1)
+    boundaries = high.tolist()
+    for look, n in enumerate(looks[:-1]):
+        if p0**n <= _level(look, n, looks, alpha):
+            boundaries[look] = min(n, boundaries[look])
+            break
+    return last_boundary(p0, alpha=alpha, looks=looks, boundaries=boundaries)
 
 
 def _grid(point: int, step: float) -> float:

@@ -15,7 +15,7 @@ from scipy.stats import binom
 from robustify.certificates.anytime import (
     anytime_lower_bound,
     anytime_upper_bound,
-    half_at_end_bound,
+    sequential_lower_bound,
     log_evidence,
 )
 from robustify.certificates.bounds import lower_bound
@@ -184,16 +184,18 @@ def test_the_upper_bound_mirrors_the_lower(data: st.DataObject, trials: int, alp
 def test_no_successes_prove_nothing() -> None:
     assert anytime_lower_bound(0, 50, alpha=0.01) == 0
     assert anytime_upper_bound(50, 50, alpha=0.01) == 1
-    assert half_at_end_bound([0, 0], (5, 10), alpha=0.01) == 0
+    assert sequential_lower_bound([0, 0], (5, 10), alpha=0.01) == 0
 
 
 @pytest.mark.parametrize("looks", [(12,), (5, 11), (4, 8, 12)])
 @pytest.mark.parametrize("alpha", [0.02, 0.2])
-def test_half_at_end_exceeds_the_truth_with_chance_at_most_alpha(looks: tuple[int, ...], alpha: float) -> None:
+def test_sequential_bound_exceeds_the_truth_with_chance_at_most_alpha(looks: tuple[int, ...], alpha: float) -> None:
     """Every run of a few draws; the truth just below each claim that can be made, where the error is greatest."""
     draws = [b - a for a, b in pairwise((0, *looks))]
     runs = [tuple(accumulate(new)) for new in product(*(range(n + 1) for n in draws))]
-    best = {run: max(half_at_end_bound(run[:k], looks, alpha=alpha) for k in range(1, len(looks) + 1)) for run in runs}
+    best = {
+        run: max(sequential_lower_bound(run[:k], looks, alpha=alpha) for k in range(1, len(looks) + 1)) for run in runs
+    }
     worst = Fraction(0)
     for claim in sorted({bound for bound in best.values() if bound > 0}):
         p, wrong = Fraction(math.nextafter(claim, 0)), Fraction(0)
@@ -209,23 +211,23 @@ def test_half_at_end_exceeds_the_truth_with_chance_at_most_alpha(looks: tuple[in
 
 @pytest.mark.parametrize("p", [0.6, 0.9, 0.99, 0.999])
 @pytest.mark.parametrize("quantile", [0.02, 0.5])
-def test_half_at_end_loses_next_to_nothing_to_clopper_pearson(p: float, quantile: float) -> None:
+def test_sequential_bound_loses_next_to_nothing_to_clopper_pearson(p: float, quantile: float) -> None:
     looks = geometric_looks(100_000)
     last = int(binom.ppf(quantile, 100_000, p))
     counts = [*(int(n * last / 100_000) for n in looks[:-1]), last]
-    bound = half_at_end_bound(counts, looks, alpha=0.001)
+    bound = sequential_lower_bound(counts, looks, alpha=0.001)
     loss = float(ndtri(lower_bound(last, 100_000, alpha=0.001)) - ndtri(bound))
     assert 0 < loss < 0.0005  # in units of sigma; the demand is .003
-    assert half_at_end_bound(counts[:-1], looks, alpha=0.001) < bound
+    assert sequential_lower_bound(counts[:-1], looks, alpha=0.001) < bound
 
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data(), alpha=st.floats(1e-4, 0.2))
-def test_half_at_end_grows_along_a_run_and_stays_below_clopper_pearson(data: st.DataObject, alpha: float) -> None:
+def test_sequential_bound_grows_along_a_run_and_stays_below_clopper_pearson(data: st.DataObject, alpha: float) -> None:
     looks, counts, bounds = (20, 30, 45, 60), list[int](), [0.0]
     for n, before in zip(looks, (0, *looks), strict=False):
         counts.append((counts or [0])[-1] + data.draw(st.integers(0, n - before)))
-        bounds.append(half_at_end_bound(counts, looks, alpha=alpha))
+        bounds.append(sequential_lower_bound(counts, looks, alpha=alpha))
     assert bounds == sorted(bounds)
     fixed = [lower_bound(h, n, alpha=alpha) for h, n in zip(counts, looks, strict=True)]
     assert bounds[-1] <= max(fixed)
@@ -233,9 +235,9 @@ def test_half_at_end_grows_along_a_run_and_stays_below_clopper_pearson(data: st.
 
 @settings(deadline=None, max_examples=20)
 @given(data=st.data(), n=st.integers(10, 300))
-def test_with_one_look_half_at_end_is_clopper_pearson_on_a_grid(data: st.DataObject, n: int) -> None:
+def test_with_one_look_the_sequential_bound_is_clopper_pearson_on_a_grid(data: st.DataObject, n: int) -> None:
     successes = data.draw(st.integers(1, n))
-    bound, exact = half_at_end_bound([successes], (n,), alpha=0.01), lower_bound(successes, n, alpha=0.01)
+    bound, exact = sequential_lower_bound([successes], (n,), alpha=0.01), lower_bound(successes, n, alpha=0.01)
     assert bound <= exact
     assert float(ndtri(exact) - ndtri(bound)) < 1.001 / (32 * math.sqrt(n))
 
@@ -243,7 +245,7 @@ def test_with_one_look_half_at_end_is_clopper_pearson_on_a_grid(data: st.DataObj
 @pytest.mark.parametrize("counts", [[], [1, 2, 3], [6], [-1], [3, 11]])
 def test_counts_that_do_not_fit_the_looks_are_refused(counts: list[int]) -> None:
     with pytest.raises(InputError, match="expected"):
-        half_at_end_bound(counts, (5, 10), alpha=0.01)
+        sequential_lower_bound(counts, (5, 10), alpha=0.01)
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(-1, 5), (6, 5), (0, 0)])
@@ -259,6 +261,6 @@ def test_impossible_levels_are_refused() -> None:
     with pytest.raises(InputError, match="0 < alpha < 1"):
         anytime_lower_bound(1, 2, alpha=0.0)
     with pytest.raises(InputError, match="0 < alpha < 1"):
-        half_at_end_bound([1], (2,), alpha=1.0)
+        sequential_lower_bound([1], (2,), alpha=1.0)
     with pytest.raises(InputError, match="threshold"):
         log_evidence(1, 2, 1.0)

@@ -1,23 +1,45 @@
-"""The commands as a user runs them: in a process of their own."""
+"""The commands as a user types them; in this process, so that libraries are imported once."""
 
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image as PILImage
 from safetensors.torch import load_file
 
+from robustify.cli.__main__ import main
 from robustify.zoo import HELD_OUT
 from robustify.zoo.fashion_mnist import CLASSES
 
 
-def robustify(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "robustify.cli", *map(str, arguments)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+class Outcome(NamedTuple):
+    """What a command left behind."""
+
+    status: object
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def robustify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command line in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["robustify", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return Outcome(stopped.value.code or 0, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -32,47 +54,49 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_certify_writes_rows_and_a_report_and_continues(photos: Path, tmp_path: Path) -> None:
+def test_certify_writes_rows_and_a_report_and_continues(photos: Path, tmp_path: Path, robustify: Command) -> None:
     command = ("certify", "zoo:timm", photos, "--denoiser", "zoo:ddpm", "--n", 40, "--n0", 20, "--out", "run")
-    first = robustify(*command, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
+    first = robustify(*command)
+    assert first.status == 0, first.stderr
     assert "certified accuracy at radius 0:" in first.stdout
     assert "sigma = 0.25" in first.stdout
     rows = pq.read_table(tmp_path / "run" / "rows.parquet").to_pylist()
     assert len(rows) == 6
     assert "data:image/png" in (tmp_path / "run" / "report.html").read_text()
-    again = robustify(*command, cwd=tmp_path)
-    assert again.returncode == 0
+    again = robustify(*command)
+    assert again.status == 0
     assert pq.read_table(tmp_path / "run" / "rows.parquet").to_pylist() == rows
-    changed = robustify(*command, "--sigma", 0.5, cwd=tmp_path)
-    assert changed.returncode == 2
+    changed = robustify(*command, "--sigma", 0.5)
+    assert changed.status == 2
     assert "holds another run" in changed.stderr
     assert "sigma: there 0.25, now 0.5" in changed.stderr
 
 
-def test_an_unreadable_image_is_named_and_the_exit_status_tells(photos: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named_and_the_exit_status_tells(
+    photos: Path, tmp_path: Path, robustify: Command
+) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     for picture in photos.rglob("*.png"):
         (flat / picture.name).write_bytes(picture.read_bytes())
     (flat / "broken.png").write_bytes(b"\x89PNG")
-    found = robustify("certify", "zoo:timm", flat, "--n", 20, "--n0", 20, cwd=tmp_path)
-    assert found.returncode == 1
+    found = robustify("certify", "zoo:timm", flat, "--n", 20, "--n0", 20)
+    assert found.status == 1
     assert "broken.png: cannot read an image" in found.stderr
     assert pq.read_table(tmp_path / "run" / "rows.parquet").num_rows == 6
-    predicted = robustify("predict", "zoo:timm", flat / "0.png", flat / "broken.png", "--n", 50, cwd=tmp_path)
-    assert predicted.returncode == 1
+    predicted = robustify("predict", "zoo:timm", flat / "0.png", flat / "broken.png", "--n", 50)
+    assert predicted.status == 1
     assert "0.png: " in predicted.stdout
 
 
-def test_zero_shot_from_the_command_line(photos: Path, tmp_path: Path) -> None:
+def test_zero_shot_from_the_command_line(photos: Path, tmp_path: Path, robustify: Command) -> None:
     picture = next(photos.rglob("*.png"))
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
     for classes in ("classes.txt", ",".join(CLASSES)):
-        found = robustify("predict", "zoo:open_clip", picture, "--classes", classes, "--n", 20, cwd=tmp_path)
-        assert found.returncode == 0, found.stderr
-    missing = robustify("predict", "zoo:open_clip", picture, cwd=tmp_path)
-    assert missing.returncode == 2
+        found = robustify("predict", "zoo:open_clip", picture, "--classes", classes, "--n", 20)
+        assert found.status == 0, found.stderr
+    missing = robustify("predict", "zoo:open_clip", picture)
+    assert missing.status == 2
     assert "zero-shot model" in missing.stderr
 
 
@@ -88,29 +112,30 @@ def test_zero_shot_from_the_command_line(photos: Path, tmp_path: Path) -> None:
         (("plugins", "nothing"), "no classifier source named 'nothing'"),
     ],
 )
-def test_mistakes_are_one_clear_message(arguments: tuple[object, ...], message: str, tmp_path: Path) -> None:
-    found = robustify(*arguments, cwd=tmp_path)
-    assert found.returncode == 2
+def test_mistakes_are_one_clear_message(
+    arguments: tuple[object, ...], message: str, tmp_path: Path, robustify: Command
+) -> None:
+    found = robustify(*arguments)
+    assert found.status == 2
     assert message in found.stderr
-    assert "Traceback" not in found.stderr
 
 
-def test_plugins_lists_sources_and_what_they_offer(tmp_path: Path) -> None:
-    listed = robustify("plugins", cwd=tmp_path).stdout
+def test_plugins_lists_sources_and_what_they_offer(tmp_path: Path, robustify: Command) -> None:
+    listed = robustify("plugins").stdout
     assert "classifier timm" in listed
     assert "robustify-vision" in listed
-    assert robustify("plugins", "zoo", cwd=tmp_path).stdout.split() == [
+    assert robustify("plugins", "zoo").stdout.split() == [
         "zoo:open_clip",
         "zoo:timm",
         "zoo:transformers",
         "zoo:ddpm",
     ]
-    assert "timm:resnet50.a1_in1k" in robustify("plugins", "timm", "--pattern", "resnet50.*", cwd=tmp_path).stdout
+    assert "timm:resnet50.a1_in1k" in robustify("plugins", "timm", "--pattern", "resnet50.*").stdout
 
 
-def test_the_demo_leaves_a_report(tmp_path: Path) -> None:
-    found = robustify("demo", "--images", 4, "--n", 30, cwd=tmp_path)
-    assert found.returncode == 0, found.stderr
+def test_the_demo_leaves_a_report(tmp_path: Path, robustify: Command) -> None:
+    found = robustify("demo", "--images", 4, "--n", 30)
+    assert found.status == 0, found.stderr
     report = tmp_path / "robustify-demo" / "report.html"
     assert f"report: {report}" in found.stdout
     html = report.read_text()
@@ -122,3 +147,11 @@ def test_the_demo_leaves_a_report(tmp_path: Path) -> None:
         "chance at most 0.001",
     ):
         assert part in html
+
+
+def test_the_installed_command_has_the_same_answers() -> None:
+    command = [sys.executable, "-m", "robustify.cli", "plugins", "nothing"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: no classifier source named 'nothing'")
+    assert "Traceback" not in found.stderr
