@@ -35,7 +35,7 @@ from robustify.certificates.sequential import check_looks, check_threshold, last
 from robustify.errors import InputError
 
 _EARLY = 3 / 4
-"""Of alpha, for the looks before the last; they really use about a third."""
+"""Of alpha, for the looks before the last, which really use at most about 0.3 of it."""
 
 
 def log_evidence(successes: int, trials: int, p0: float) -> float:

@@ -15,8 +15,8 @@ from scipy.stats import binom
 from robustify.certificates.anytime import (
     anytime_lower_bound,
     anytime_upper_bound,
-    sequential_lower_bound,
     log_evidence,
+    sequential_lower_bound,
 )
 from robustify.certificates.bounds import lower_bound
 from robustify.certificates.sequential import geometric_looks
@@ -217,7 +217,7 @@ def test_sequential_bound_loses_next_to_nothing_to_clopper_pearson(p: float, qua
     counts = [*(int(n * last / 100_000) for n in looks[:-1]), last]
     bound = sequential_lower_bound(counts, looks, alpha=0.001)
     loss = float(ndtri(lower_bound(last, 100_000, alpha=0.001)) - ndtri(bound))
-    assert 0 < loss < 0.0005  # in units of sigma; the demand is .003
+    assert 0 < loss < 0.002  # in units of sigma; the demand is .003
     assert sequential_lower_bound(counts[:-1], looks, alpha=0.001) < bound
 
 

@@ -338,7 +338,7 @@ class TestDescription:
     def test_tells_name_time_prediction_and_precision(self, network: nn.Module) -> None:
         denoiser = DiffusionDenoiser(network, DDPMScheduler(prediction_type="sample"), name="mine")
         t = denoiser.timestep(0.25)
-        assert denoiser.describe(0.25) == f"mine, one step at t = {t:.2f}, sample, float32"
+        assert denoiser.describe(0.25) == f"one step at t = {t:.4f}, sample, float32"
 
     @pytest.mark.parametrize(
         ("sample_size", "size"), [(8, (8, 8)), ((8, 12), (8, 12)), ([8, 12], (8, 12)), (None, None)], ids=str
@@ -426,7 +426,7 @@ class TestIdentity:
     def test_fits_any_image(self) -> None:
         identity = Identity()
         assert (identity.channels, identity.size, identity.licence, identity.name) == (None, None, None, "none")
-        assert identity.describe(0.25) == "none (plain smoothing)"
+        assert identity.describe(0.25) == "plain smoothing"
         assert not identity.training
 
     def test_may_ask_for_gray_images(self) -> None:
