@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from robustify.evaluate import certify_dataset as certify_dataset
     from robustify.registry import CLASSIFIERS as CLASSIFIERS
     from robustify.registry import DENOISERS as DENOISERS
+    from robustify.smoothing import Settings as Settings
     from robustify.smoothing import SmoothedClassifier as SmoothedClassifier
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "certify_dataset": "evaluate",
     "CLASSIFIERS": "registry",
     "DENOISERS": "registry",
+    "Settings": "smoothing",
     "SmoothedClassifier": "smoothing",
 }
 

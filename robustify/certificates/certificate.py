@@ -1,11 +1,11 @@
 """The certificate: a frozen value that explains itself."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from typing import final
 
-from robustify.certificates.radius import gaussian_radius, runner_up_bounds
+from robustify.certificates.plans import Look, Plan
+from robustify.certificates.transcript import Transcript
 from robustify.types import InputContract
 
 
@@ -15,27 +15,23 @@ class Evidence:
     """Everything a certificate's claim depends on besides the votes.
 
     Arguments:
-        sigma: Standard deviation of the noise, in [0, 1] pixels.
-        alpha: Allowed chance that the certificate is false.
-        n0: Draws that chose the label.
-        n: Draws, disjoint from those, that certify it.
+        plan: The question, fixed before the first draw: sigma, alpha, numbers of draws.
         seed: Of the noise.
         fresh: Whether the seed came from the operating system; a given seed makes a reproduction.
         sample: Address of the image within the seed.
+        soundness: "grid": noise in whole 1/255 on an 8-bit image. "float": true in real arithmetic only.
         contract: The space in which noise was added.
-        classifier: SHA-256 of weights and preprocessing.
-        denoiser: SHA-256 of weights and schedule.
+        classifier: SHA-256 of weights, layers and preprocessing.
+        denoiser: SHA-256 of weights, layers and schedule.
         dtype: Of the networks; another precision is another classifier.
         batch: Images per forward pass.
     """
 
-    sigma: float
-    alpha: float
-    n0: int
-    n: int
+    plan: Plan
     seed: int
     fresh: bool
     sample: str
+    soundness: str
     contract: InputContract
     classifier: str
     denoiser: str
@@ -56,6 +52,7 @@ class Certificate:
         p_upper: Upper bound on any other label's.
         selection: Votes that chose the label, one count per class.
         votes: Votes that certify it, one count per class; draws that failed are missing from the sum.
+        looks: What was known each time the votes were looked at.
         evidence: What else the claim depends on.
     """
 
@@ -66,6 +63,7 @@ class Certificate:
     p_upper: float
     selection: tuple[int, ...]
     votes: tuple[int, ...]
+    looks: tuple[Look, ...]
     evidence: Evidence
 
     @property
@@ -73,38 +71,43 @@ class Certificate:
         """Whether there is no certified label."""
         return self.label is None
 
+    @property
+    def n(self) -> int:
+        """Draws that tested the label."""
+        return self.looks[-1].n
+
     def holds(self, label: int, *, at: float) -> bool:
         """Whether `label` is certified against every change of ℓ2 norm up to and including `at`."""
         return self.label is not None and self.label == label and self.radius > at
 
     def __str__(self) -> str:
         e = self.evidence
-        confidence = f"{floor(100 * (1 - e.alpha), 4):.10g} % confidence, n = {e.n:,}"
-        origin = "" if e.fresh else "; reproduction with a given seed"
+        remarks = [f"{floor(100 * (1 - e.plan.alpha), 4):.10g} % confidence", f"n = {self.n:,}"]
+        if e.soundness != "grid":
+            remarks.append("in real arithmetic")
+        if not e.fresh:
+            remarks.append("reproduction with a given seed")
         if self.label is None:
-            return f"abstains: no label is certain enough ({confidence}{origin})"
+            return f"abstains: no label is certain enough ({', '.join(remarks)})"
         return (
             f"{self.name}: no ℓ2 change below {floor(self.radius):.3f} (pixels in [0, 1]) "
-            f"changes the smoothed prediction ({confidence}{origin})"
+            f"changes the smoothed prediction ({', '.join(remarks)})"
         )
 
 
-def certify_votes(
-    selection: Sequence[int], votes: Sequence[int], evidence: Evidence, labels: Sequence[str]
-) -> Certificate:
-    """Chooses the label on `selection`, certifies it on the disjoint `votes`; abstains where the radius is 0."""
-    guess = max(range(len(selection)), key=selection.__getitem__)
-    p_lower, p_upper = runner_up_bounds(votes, guess, n=evidence.n, alpha=evidence.alpha)
-    radius = gaussian_radius(p_lower, p_upper, sigma=evidence.sigma)
-    certain = radius > 0
+def conclude(transcript: Transcript, evidence: Evidence, labels: tuple[str, ...]) -> Certificate:
+    """What the answers of a transcript prove; abstains where that is no radius."""
+    radius, p_lower, p_upper = evidence.plan.claim(transcript.looks)
+    guess = transcript.guess if radius > 0 else None
     return Certificate(
-        label=guess if certain else None,
-        name=labels[guess] if certain else None,
+        label=guess,
+        name=None if guess is None else labels[guess],
         radius=radius,
         p_lower=p_lower,
         p_upper=p_upper,
-        selection=tuple(selection),
-        votes=tuple(votes),
+        selection=tuple(transcript.selection),
+        votes=tuple(transcript.votes),
+        looks=tuple(transcript.looks),
         evidence=evidence,
     )
 

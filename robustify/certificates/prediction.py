@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from scipy.special import betainc
+from scipy.special import bdtrc, betainc
+
+from robustify.certificates.radius import strongest_rival
 
 
 @final
@@ -40,12 +42,21 @@ class Prediction:
         return f"{self.name}: {self.votes[self.label]:,} of {self.n:,} votes (p = {self.p_value:.2g})"
 
 
-def predict_votes(votes: Sequence[int], labels: Sequence[str], *, n: int, alpha: float) -> Prediction:
-    """Tests the leading class against its runner-up; failed draws count as one more rival."""
+def predict_votes(
+    votes: Sequence[int], labels: Sequence[str], *, n: int, alpha: float, slack: float = 0.0
+) -> Prediction:
+    """Tests the leading class against its runner-up; failed draws count as one more rival.
+
+    Each vote may differ from one under ideal noise with chance `slack`. As many votes as may differ, but with
+    chance alpha / 100, are taken from the leader and given to the runner-up; the rest of alpha pays for the test.
+    """
     leader = max(range(len(votes)), key=votes.__getitem__)
-    runner_up = max(*votes[:leader], *votes[leader + 1 :], n - sum(votes))
-    p_value = binomial_test(votes[leader], runner_up)
-    certain = votes[leader] > runner_up and p_value <= alpha
+    flips = 0
+    while slack > 0 and bdtrc(flips, n, slack) > alpha / 100:
+        flips += 1
+    runner_up = strongest_rival(votes, leader, n=n) + flips
+    p_value = binomial_test(votes[leader] - flips, runner_up)
+    certain = p_value <= (alpha if slack == 0 else 0.99 * alpha)
     return Prediction(
         label=leader if certain else None,
         name=labels[leader] if certain else None,

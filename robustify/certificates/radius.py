@@ -32,18 +32,30 @@ def gaussian_radius(p_lower: float, p_upper: float, *, sigma: float) -> float:
     return max(0.0, radius * (1 - 1e-12) - 1e-15)
 
 
-def runner_up_bounds(votes: Sequence[int], label: int, *, n: int, alpha: float) -> tuple[float, float]:
+def strongest_rival(votes: Sequence[int], label: int, *, n: int) -> int:
+    """The most votes of any other class; votes missing from `n` (failed draws) count as one more class."""
+    return max(*votes[:label], *votes[label + 1 :], n - sum(votes))
+
+
+def rival_bounds(label: int, rival: int, *, n: int, alpha: float) -> tuple[float, float]:
     """Bounds (p_lower, p_upper) on the label's probability and on that of its strongest rival, jointly at `alpha`.
 
     The label must have been chosen without these votes. Half of alpha pays for each side. The
     rival's side needs no union over classes: the truly strongest rival is one fixed class, and
-    its bound is at most the bound of whichever class drew the most votes. Votes missing from
-    `n` (failed draws) count as one more rival.
+    its bound is at most the bound of whichever class drew the most votes.
+
+    Arguments:
+        label: Votes for the label.
+        rival: Votes of the other class that has most.
     """
-    rivals = [*votes[:label], *votes[label + 1 :], n - sum(votes)]
-    p_lower = lower_bound(votes[label], n, alpha=alpha / 2)
-    p_upper = min(upper_bound(max(rivals), n, alpha=alpha / 2), math.nextafter(1 - p_lower, 2.0))
+    p_lower = lower_bound(label, n, alpha=alpha / 2)
+    p_upper = min(upper_bound(rival, n, alpha=alpha / 2), math.nextafter(1 - p_lower, 2.0))
     return p_lower, p_upper
+
+
+def runner_up_bounds(votes: Sequence[int], label: int, *, n: int, alpha: float) -> tuple[float, float]:
+    """`rival_bounds` of votes per class."""
+    return rival_bounds(votes[label], strongest_rival(votes, label, n=n), n=n, alpha=alpha)
 
 
 def largest_radius(n: int, *, alpha: float, sigma: float) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robustify.cli.options import Alpha, Batch, Classes, Denoiser, Model, Seed, Sigma, Templates, build
+from robustify.cli.options import Alpha, Batch, Classes, Denoiser, Model, Seed, Sigma, Soundness, Templates, build
 
 
 def certify(
@@ -15,9 +15,14 @@ def certify(
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues it.")] = Path("run"),
     denoiser: Denoiser = None,
     sigma: Sigma = 0.25,
-    n: Annotated[int, typer.Option(help="Draws that certify each image.")] = 10_000,
+    radius: Annotated[
+        list[float] | None, typer.Option(help="Decide at this radius, yes or no; may be given more than once.")
+    ] = None,
+    n: Annotated[int | None, typer.Option(help="The classical certificate: exactly so many draws an image.")] = None,
+    n_max: Annotated[int, typer.Option(help="The most draws an image, where --n is not given.")] = 10_000,
     n0: Annotated[int, typer.Option(help="Draws that choose the label.")] = 100,
     alpha: Alpha = 0.001,
+    soundness: Soundness = "grid",
     batch: Batch = 64,
     seed: Seed = None,
     every: Annotated[int, typer.Option(help="Certify every k-th image only.", min=1)] = 1,
@@ -26,24 +31,30 @@ def certify(
 ) -> None:
     """Certify a data set: one row per image, a progress bar, a report.
 
+    By default the largest radius that at most --n-max draws prove, stopping where more would gain little; with
+    --radius, yes or no at radii, usually from far fewer draws; with --n, the classical certificate.
+
     Exit status: 0 done, 1 done but some images could not be read, 2 nothing could be done.
     """
+    from robustify.certificates.certificate import floor
     from robustify.data import open_samples
     from robustify.evaluate import Chapter, certify_dataset, write_report
     from robustify.evaluate.curves import certified_accuracy
     from robustify.evaluate.pictures import picture, telling
+    from robustify.smoothing import Settings
 
     smoothed = build(model, denoiser=denoiser, sigma=sigma, classes=classes, templates=templates)
     print(smoothed)
     samples = open_samples(data, smoothed.labels)[::every]
-    run = certify_dataset(smoothed, samples, out, n=n, n0=n0, alpha=alpha, batch=batch, seed=seed)
+    settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)
+    run = certify_dataset(smoothed, samples, out, settings)
     by_id = {sample.id: sample for sample in samples}
     pictures = [picture(smoothed, by_id[row.sample], row) for row in telling(run.rows, 6)]
     chapter = Chapter(name=smoothed.classifier.name, run=run, pictures=pictures)
     write_report(out / "report.html", [chapter], title=f"{smoothed.classifier.name} at sigma = {sigma:g}")
     labelled = [row for row in run.rows if row.truth is not None]
-    for radius in (0.0, sigma, 2 * sigma) if labelled else ():
-        print(f"certified accuracy at radius {radius:g}: {100 * certified_accuracy(labelled, radius):.1f} %")
+    for r in (radius or (0.0, sigma, 2 * sigma)) if labelled else ():
+        print(f"certified accuracy at radius {r:g}: {floor(100 * certified_accuracy(labelled, r), 1)} %")
     print(f"rows: {out / 'rows.parquet'}\nreport: {out / 'report.html'}")
     if run.unreadable:
         print(f"{len(run.unreadable)} images could not be used:", file=sys.stderr)

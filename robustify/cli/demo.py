@@ -42,6 +42,7 @@ def _chapter(title: str, reference: str, out: Path, images: int, sigma: float, n
     from robustify.denoisers import Identity
     from robustify.evaluate import Chapter, certify_dataset
     from robustify.evaluate.pictures import picture, telling
+    from robustify.smoothing import Settings
     from robustify.zoo import HELD_OUT
     from robustify.zoo.fashion_mnist import CLASSES
 
@@ -53,8 +54,8 @@ def _chapter(title: str, reference: str, out: Path, images: int, sigma: float, n
     samples = open_samples(HELD_OUT, model.labels)
     samples = samples[:: max(1, len(samples) // images)][:images]
     folder = out / reference.removeprefix("zoo:")
-    run = certify_dataset(model, samples, folder / "denoised", n=n, title=title)
-    baseline = certify_dataset(plain, samples, folder / "plain", n=n, title=f"{title}, no denoiser")
+    run = certify_dataset(model, samples, folder / "denoised", Settings(n=n), title=title)
+    baseline = certify_dataset(plain, samples, folder / "plain", Settings(n=n), title=f"{title}, no denoiser")
     by_id = {sample.id: sample for sample in samples}
     pictures = [picture(model, by_id[row.sample], row) for row in telling(run.rows, 6)]
     return Chapter(name=title, run=run, baseline=baseline, pictures=pictures)

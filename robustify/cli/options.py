@@ -23,6 +23,9 @@ Batch: TypeAlias = Annotated[int, typer.Option(help="Noisy images per forward pa
 Seed: TypeAlias = Annotated[
     int | None, typer.Option(help="Reproduce a run. Without: fresh entropy, which a proof needs.")
 ]
+Soundness: TypeAlias = Annotated[
+    str, typer.Option(help="'grid': 8-bit images, sound on real computers. 'float': any pixels, real arithmetic.")
+]
 Classes: TypeAlias = Annotated[
     str | None,
     typer.Option(help="For zero-shot models: names with commas between, or a text file with one per line."),

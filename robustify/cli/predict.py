@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robustify.cli.options import Alpha, Batch, Classes, Denoiser, Model, Seed, Sigma, Templates, build
+from robustify.cli.options import Alpha, Batch, Classes, Denoiser, Model, Seed, Sigma, Soundness, Templates, build
 
 
 def predict(
@@ -16,6 +16,7 @@ def predict(
     sigma: Sigma = 0.25,
     n: Annotated[int, typer.Option(help="Draws per image.")] = 1_000,
     alpha: Alpha = 0.001,
+    soundness: Soundness = "grid",
     batch: Batch = 64,
     seed: Seed = None,
     classes: Classes = None,
@@ -31,11 +32,12 @@ def predict(
     unreadable = 0
     for image in images:
         try:
-            pixels = smoothed.prepare(image)
+            pixels = smoothed.prepare(image, soundness)
         except InputError as error:
             print(f"{image}: {error}", file=sys.stderr)
             unreadable += 1
             continue
-        print(f"{image}: {smoothed.predict(pixels, n=n, alpha=alpha, batch=batch, seed=seed)}")
+        prediction = smoothed.predict(pixels, n=n, alpha=alpha, soundness=soundness, batch=batch, seed=seed)
+        print(f"{image}: {prediction}")
     if unreadable:
         raise typer.Exit(1)

@@ -129,7 +129,7 @@ def from_pipeline(pipeline: Any, *, name: str, licence: str | None = None) -> Di
             f"expected a pixel-space pipeline of unet and scheduler; {type(pipeline).__name__} has "
             f"{', '.join(sorted(parts))}"
         )
-    return DiffusionDenoiser(parts["unet"].eval(), parts["scheduler"], name=name, licence=licence)
+    return DiffusionDenoiser(parts["unet"], parts["scheduler"], name=name, licence=licence)
 
 
 def _config(network: nn.Module) -> Any:  # noqa: ANN401

@@ -6,10 +6,11 @@ from typing import Any, TypeAlias, final
 import numpy as np
 import torch
 
+from robustify.certificates.transcript import ESTIMATION
 from robustify.data import Sample
 from robustify.evaluate.store import Row
 from robustify.smoothing import SmoothedClassifier
-from robustify.smoothing.noise import ESTIMATION, NoiseAddress
+from robustify.smoothing.noise import NoiseAddress, Soundness
 from robustify.types import Image
 
 Raster: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
@@ -45,16 +46,16 @@ class Picture:
 @torch.inference_mode()
 def picture(model: SmoothedClassifier, sample: Sample, row: Row) -> Picture:
     """Draws again the first noise that `row` counted."""
-    image = model.prepare(sample.image)
-    noise = NoiseAddress(int(row.seed), row.sample, ESTIMATION).block(0, tuple(image.shape))[0]
-    noisy = image + row.sigma * noise.to(image.device)
-    denoised = model.denoiser(noisy.unsqueeze(0), row.sigma)[0]
+    image = model.prepare(sample.image, row.soundness)
+    normal = NoiseAddress(int(row.seed), row.sample, ESTIMATION).block(0, tuple(image.shape))[:1]
+    noisy = Soundness(row.soundness).add(image, normal, row.sigma)
+    denoised = model.denoiser(noisy, row.sigma)
     order = sorted(range(len(row.votes)), key=lambda c: -row.votes[c])[:TOP]
     return Picture(
         clean=_raster(image),
-        noisy=_raster(noisy),
-        denoised=_raster(denoised),
-        votes=tuple((model.labels[c], row.votes[c] / row.n) for c in order if row.votes[c]),
+        noisy=_raster(noisy[0]),
+        denoised=_raster(denoised[0]),
+        votes=tuple((model.labels[c], row.votes[c] / row.drawn) for c in order if row.votes[c]),
         row=row,
         truth=None if row.truth is None else model.labels[row.truth],
         label=None if row.label is None else model.labels[row.label],

@@ -1,8 +1,9 @@
 """Certifies a data set, image by image, in a folder that survives interruption."""
 
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from robustify.certificates import Evidence
 from robustify.data import Sample
 from robustify.errors import InputError
 from robustify.evaluate.store import Row, RowStore
-from robustify.smoothing import SmoothedClassifier
+from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.types import Image
 
 
@@ -38,18 +39,21 @@ def certify_dataset(
     model: SmoothedClassifier,
     samples: Sequence[Sample],
     out: Path,
+    settings: Settings | None = None,
     *,
-    n: int = 10_000,
-    n0: int = 100,
-    alpha: float = 0.001,
-    batch: int = 64,
-    seed: int | None = None,
     title: str = "certify",
 ) -> CertificationRun:
     """Certifies each sample and keeps one row for each in `out`; started again, it continues.
 
-    An image that cannot be used is named and left out; the others are certified. Arguments are those of
-    `SmoothedClassifier.certify`; `batch` may differ when a run continues.
+    An image that cannot be used is named and left out; the others are certified. The batch size may differ when a
+    run continues: draws stay the same.
+
+    Arguments:
+        model: In evaluation mode.
+        samples: With ids that stay the same between runs.
+        out: Folder of the run, made where missing.
+        settings: How to certify; `Settings()` where None.
+        title: For the progress bar.
 
     Raises:
         InputError: If a setting cannot be used or there are no samples; before any sampling.
@@ -57,33 +61,45 @@ def certify_dataset(
     """
     if not samples:
         raise InputError("expected at least one image to certify; got none")
-    evidence = model.evidence(n=n, n0=n0, alpha=alpha, batch=batch, seed=seed)
+    evidence = model.evidence(settings or Settings())
     store = RowStore(out, _config(model, evidence, samples))
     evidence = replace(evidence, seed=int(store.config["seed"]), fresh=bool(store.config["fresh"]))
     done = {row.sample for row in store.rows()}
-    unreadable: dict[str, str] = {}
-    total = (n0 + n) * len(samples)
-    with tqdm(total=total, initial=(n0 + n) * len(done), desc=title, unit="draw", unit_scale=True) as bar:
-        for sample in samples:
-            if sample.id in done:
-                continue
-            try:
-                image = model.prepare(sample.image)
-            except InputError as error:
-                unreadable[sample.id] = str(error)
-                bar.write(f"left out {sample.id}: {error}")
-                bar.update(n0 + n)
-                continue
-            store.add(_certify(model, image, sample, replace(evidence, sample=sample.id), bar))
+    each = evidence.plan.n0 + evidence.plan.n
+    with tqdm(total=each * len(samples), initial=each * len(done), desc=title, unit="draw", unit_scale=True) as bar:
+        reader = _Reader(model, [s for s in samples if s.id not in done], evidence.soundness, bar)
+        started = time.monotonic()
+        for name, certificate in model.certificates(reader.images(), evidence, bar.update):
+            seconds, started = time.monotonic() - started, time.monotonic()
+            truth, pixels = reader.seen.pop(name)
+            store.add(Row.of(certificate, truth=truth, pixels=pixels, seconds=seconds))
+            bar.total -= evidence.plan.n - certificate.n  # what an early decision saved
     store.finish()
-    return CertificationRun(store.rows(), unreadable, store.config)
+    return CertificationRun(store.rows(), reader.unreadable, store.config)
 
 
-def _certify(model: SmoothedClassifier, image: Image, sample: Sample, evidence: Evidence, bar: Any) -> Row:  # noqa: ANN401
-    started = time.monotonic()
-    certificate = model.certify_pixels(image, evidence, bar.update)
-    pixels = sha256(image.cpu().contiguous().numpy().data).hexdigest()
-    return Row.of(certificate, truth=sample.label, pixels=pixels, seconds=time.monotonic() - started)
+@final
+@dataclass
+class _Reader:
+    """Reads samples when the engine has room for them, and keeps what rows need of those in flight."""
+
+    model: SmoothedClassifier
+    samples: Sequence[Sample]
+    soundness: str
+    bar: Any
+    seen: dict[str, tuple[int | None, str]] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def images(self) -> Iterator[tuple[str, Image]]:
+        for sample in self.samples:
+            try:
+                image = self.model.prepare(sample.image, self.soundness)
+            except InputError as error:
+                self.unreadable[sample.id] = str(error)
+                self.bar.write(f"left out {sample.id}: {error}", file=sys.stderr)
+                continue
+            self.seen[sample.id] = sample.label, sha256(image.cpu().contiguous().numpy().data).hexdigest()
+            yield sample.id, image
 
 
 def _config(model: SmoothedClassifier, evidence: Evidence, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -98,10 +114,9 @@ def _config(model: SmoothedClassifier, evidence: Evidence, samples: Sequence[Sam
         "dtype": evidence.dtype,
         "contract": str(evidence.contract),
         "labels": list(model.labels),
-        "sigma": evidence.sigma,
-        "n": evidence.n,
-        "n0": evidence.n0,
-        "alpha": evidence.alpha,
+        "soundness": evidence.soundness,
+        "rule": evidence.plan.rule,
+        **asdict(evidence.plan),
         "samples": len(samples),
         "samples_sha256": ids.hexdigest(),
         "seed": str(evidence.seed),

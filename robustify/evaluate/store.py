@@ -16,7 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robustify.certificates import Certificate
+from robustify.certificates.plans import Look
 from robustify.errors import RunError
+
+_COUNTS = pa.list_(pa.int64())
 
 SCHEMA = pa.schema(
     [
@@ -26,13 +29,18 @@ SCHEMA = pa.schema(
         ("radius", pa.float64()),
         ("p_lower", pa.float64()),
         ("p_upper", pa.float64()),
-        ("selection", pa.list_(pa.int64())),
-        ("votes", pa.list_(pa.int64())),
+        ("selection", _COUNTS),
+        ("votes", _COUNTS),
+        ("looks", pa.list_(_COUNTS)),
+        ("rule", pa.string()),
+        ("radii", pa.list_(pa.float64())),
+        ("sigma", pa.float64()),
+        ("alpha", pa.float64()),
         ("n0", pa.int64()),
         ("n", pa.int64()),
-        ("alpha", pa.float64()),
-        ("sigma", pa.float64()),
+        ("slack", pa.float64()),
         ("seed", pa.string()),
+        ("soundness", pa.string()),
         ("batch", pa.int64()),
         ("pixels", pa.string()),
         ("seconds", pa.float64()),
@@ -43,16 +51,22 @@ SCHEMA = pa.schema(
 @final
 @dataclass(frozen=True)
 class Row:
-    """What is kept of one image.
+    """What is kept of one image: integer counts, and all that the claim follows from.
 
     Arguments:
         sample: Its id in the data set.
         truth: True class index; None where unknown.
         label: Certified class index; None where the classifier abstained.
         radius: ℓ2, in [0, 1] pixels, exclusive.
+        p_lower, p_upper: Bounds on the label's and on any other's probability.
+        selection, votes: One count per class.
+        looks: Draws, votes for the label and for its strongest rival at each look.
+        rule, radii, sigma, alpha, n0, n, slack: The plan, fixed before the first draw.
         seed: 128 bits in decimal.
+        soundness: How noise met pixels.
+        batch: Images per forward pass.
         pixels: SHA-256 of the pixels that were certified.
-        seconds: Wall time.
+        seconds: Wall time since the row before.
     """
 
     sample: str
@@ -63,11 +77,16 @@ class Row:
     p_upper: float
     selection: tuple[int, ...]
     votes: tuple[int, ...]
+    looks: tuple[Look, ...]
+    rule: str
+    radii: tuple[float, ...]
+    sigma: float
+    alpha: float
     n0: int
     n: int
-    alpha: float
-    sigma: float
+    slack: float
     seed: str
+    soundness: str
     batch: int
     pixels: str
     seconds: float
@@ -85,15 +104,25 @@ class Row:
             p_upper=c.p_upper,
             selection=c.selection,
             votes=c.votes,
-            n0=e.n0,
-            n=e.n,
-            alpha=e.alpha,
-            sigma=e.sigma,
+            looks=c.looks,
+            rule=e.plan.rule,
+            radii=getattr(e.plan, "radii", ()),
+            sigma=e.plan.sigma,
+            alpha=e.plan.alpha,
+            n0=e.plan.n0,
+            n=e.plan.n,
+            slack=e.plan.slack,
             seed=str(e.seed),
+            soundness=e.soundness,
             batch=e.batch,
             pixels=pixels,
             seconds=seconds,
         )
+
+    @property
+    def drawn(self) -> int:
+        """Draws that tested the label."""
+        return self.looks[-1].n
 
     @property
     def correct(self) -> bool:
@@ -218,4 +247,9 @@ def _read(file: Path) -> list[Row]:
         raise RunError(
             f"cannot read rows from {str(file)!r}: {error}.\n  Delete it to run its images again."
         ) from error
-    return [Row(**{**r, "selection": tuple(r["selection"]), "votes": tuple(r["votes"])}) for r in records]
+    return [_row(record) for record in records]
+
+
+def _row(record: dict[str, Any]) -> Row:
+    tuples = {name: tuple(record[name]) for name in ("selection", "votes", "radii")}
+    return Row(**{**record, **tuples, "looks": tuple(Look(*look) for look in record["looks"])})

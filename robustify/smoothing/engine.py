@@ -1,67 +1,147 @@
-"""The only Monte Carlo: noise in, votes out, in memory that does not depend on the number of draws."""
+"""The only Monte Carlo: noise in, votes out. Every forward pass is one full batch over many images.
 
-from collections.abc import Callable, Iterator
+Each image has questions that ask for draws. The engine fills every batch with draws of whichever images are
+still undecided; decided images leave, new ones enter. Memory depends on the batch alone: not on the number of
+draws, nor on the number of images.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar, final
 
 import torch
 from torch import Tensor
 
-from robustify.smoothing.noise import BLOCK, NoiseAddress
+from robustify.certificates.transcript import Questions, Request
+from robustify.smoothing.noise import NoiseAddress, NoiseStream, Soundness
 from robustify.types import Image, Logits, Pixels
 
 Progress = Callable[[int], object]
 """Called with the number of draws just finished."""
 
 
-def noisy_batches(
-    image: Image, address: NoiseAddress, *, sigma: float, n: int, batch: int
-) -> Iterator[tuple[Pixels, int]]:
-    """Batches of `image` plus noise and how many of each count.
+Q = TypeVar("Q", bound=Questions)
 
-    Every batch has exactly `batch` draws, the last one too: another shape may round differently and would be
-    another classifier. Draws past `n` are made and thrown away.
+
+@final
+@dataclass
+class Job(Generic[Q]):
+    """One image on its way to an answer.
+
+    Arguments:
+        image: Clean, shape (C, H, W), on the device of the model.
+        seed: Of the noise.
+        sample: Names the image within the seed.
+        questions: What is asked of it; they hold the answers at the end.
     """
-    blocks = (address.block(i, tuple(image.shape)) for i in range(-(-n // BLOCK) + -(-batch // BLOCK)))
-    waiting = torch.empty(0, *image.shape)
-    for done in range(0, n, batch):
-        while len(waiting) < batch:
-            waiting = torch.cat([waiting, next(blocks)])
-        noise, waiting = waiting[:batch], waiting[batch:]
-        yield image + sigma * noise.to(image.device), min(batch, n - done)
+
+    image: Image
+    seed: int
+    sample: str
+    questions: Q
+
+
+@final
+@dataclass
+class _Open(Generic[Q]):
+    """A job's current request: how many of its draws still need a batch, and the votes of the others."""
+
+    job: Job[Q]
+    request: Request
+    streams: dict[int, NoiseStream]
+    waiting: int = field(init=False)
+    unanswered: int = field(init=False)
+    votes: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.waiting = self.unanswered = self.request.draws
+        self.votes = torch.zeros(self.job.questions.classes, dtype=torch.int64)
+
+    def noise(self, draws: int) -> Tensor:
+        """The next draws of this request's stage."""
+        stage, job = self.request.stage, self.job
+        if stage not in self.streams:
+            self.streams[stage] = NoiseStream(NoiseAddress(job.seed, job.sample, stage), tuple(job.image.shape))
+        self.waiting -= draws
+        return self.streams[stage].take(draws)
 
 
 @torch.inference_mode()
-def count_votes(
+def run(
     base: Callable[[Pixels], Logits],
-    image: Image,
-    address: NoiseAddress,
+    jobs: Iterable[Job[Q]],
     *,
-    classes: int,
     sigma: float,
-    n: int,
+    soundness: Soundness,
     batch: int,
     progress: Progress | None = None,
-) -> tuple[int, ...]:
-    """How often each class wins among `n` noisy copies of `image`.
+) -> Iterator[Job[Q]]:
+    """Answers every job's questions; yields each job as soon as nothing more is asked of it.
 
-    Draws whose logits are not finite, or whose maximum is tied, vote for nobody: the sum then stays below `n`, and
-    certificates treat the missing votes as one more rival.
+    Every batch has exactly `batch` images, the last too (it is filled up with gray): another shape may round
+    differently and would be another classifier. Which images share a batch never changes a draw.
 
     Arguments:
         base: The fixed function that is smoothed: noisy pixels to logits of shape (B, classes).
-        image: Clean, shape (C, H, W), on the device of `base`.
-        address: Of this stage's draws.
-        batch: Draws per forward pass.
+        jobs: Taken one by one, when the batch has room.
+        sigma: Of the noise, in [0, 1] pixels.
+        soundness: How noise is added to pixels.
+        batch: Images per forward pass.
+        progress: Called with the number of draws just finished.
     """
-    votes = torch.zeros(classes, dtype=torch.int64)
-    for noisy, counted in noisy_batches(image, address, sigma=sigma, n=n, batch=batch):
-        votes += _winners(base(noisy)[:counted], classes)
+    source = iter(jobs)
+    active: deque[_Open[Q]] = deque()
+    while True:
+        while sum(o.waiting for o in active) < batch and (job := next(source, None)) is not None:
+            if (request := job.questions.request) is not None:
+                active.append(_Open(job, request, {}))
+        shares = list(_shares(active, batch))
+        if not shares:
+            return
+        noisy = torch.cat([soundness.add(o.job.image, o.noise(draws), sigma) for o, draws in shares])
+        counted = len(noisy)
+        winners = _winners(base(_filled(noisy, batch))[:counted])
+        for (o, draws), won in zip(shares, torch.split(winners, [draws for _, draws in shares]), strict=True):
+            o.votes += torch.bincount(won[won >= 0], minlength=len(o.votes))
+            o.unanswered -= draws
         if progress is not None:
             progress(counted)
-    return tuple(votes.tolist())
+        yield from _answered(active)
 
 
-def _winners(logits: Tensor, classes: int) -> Tensor:
-    """Votes per class, shape (classes), without failed draws."""
+def _shares(active: Iterable[_Open[Q]], batch: int) -> Iterator[tuple[_Open[Q], int]]:
+    """Whose draws the next batch holds, oldest first."""
+    room = batch
+    for o in active:
+        if draws := min(room, o.waiting):
+            room -= draws
+            yield o, draws
+
+
+def _filled(noisy: Pixels, batch: int) -> Tensor:
+    """The batch with gray images after the last draw."""
+    if len(noisy) == batch:
+        return noisy
+    return torch.cat([noisy, noisy.new_full((batch - len(noisy), *noisy.shape[1:]), 0.5)])
+
+
+def _winners(logits: Logits) -> Tensor:
+    """The winning class of each image, on the CPU; -1 where logits are not finite or the maximum is tied."""
     best, second = logits.topk(2, dim=1).values.unbind(dim=1)
     clear = logits.isfinite().all(dim=1) & (best > second)
-    return torch.bincount(logits.argmax(dim=1)[clear].cpu(), minlength=classes)
+    return torch.where(clear, logits.argmax(dim=1), -1).cpu()
+
+
+def _answered(active: deque[_Open[Q]]) -> Iterator[Job[Q]]:
+    """Hands complete votes to who asked, opens the next requests, lets decided jobs go."""
+    for _ in range(len(active)):
+        o = active.popleft()
+        if o.unanswered:
+            active.append(o)
+            continue
+        o.job.questions.answer(o.request, o.votes.tolist())
+        if (request := o.job.questions.request) is None:
+            yield o.job
+        else:
+            active.append(_Open(o.job, request, o.streams))

@@ -12,7 +12,7 @@ from robustify.denoisers import Denoiser
 
 def classifier_hash(classifier: ImageClassifier) -> str:
     """SHA-256 of the weights, the layers with their settings, and the preprocessing."""
-    return _digest(classifier.network, str(classifier.preprocessing))
+    return _digest(classifier.network, repr(classifier.preprocessing))
 
 
 def denoiser_hash(denoiser: Denoiser, sigma: float) -> str:
@@ -21,8 +21,8 @@ def denoiser_hash(denoiser: Denoiser, sigma: float) -> str:
 
 
 def _digest(module: nn.Module, settings: str) -> str:
-    layers = re.sub(r" at 0x[0-9a-f]+", "", repr(module))  # addresses differ between processes
-    digest = hashlib.sha256(f"{settings}|{layers}|".encode())
+    described = re.sub(r" at 0x[0-9a-f]+", "", f"{settings}|{module!r}|")  # addresses differ between processes
+    digest = hashlib.sha256(described.encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -66,10 +66,11 @@ def read_picture(path: str | PathLike[str]) -> PILImage.Image:
         InputError: If the file is missing or not a readable image.
     """
     try:
-        with warnings.catch_warnings(), PILImage.open(path) as picture:
-            warnings.simplefilter("ignore")  # PIL warns of odd metadata; what matters is that the pixels decode
-            picture.load()
-            return picture.copy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns of size and odd metadata; what matters is that pixels decode
+            with PILImage.open(path) as picture:
+                picture.load()
+                return picture.copy()
     except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
         raise InputError(f"cannot read an image from {str(path)!r}: {error}") from error
 
@@ -80,7 +81,8 @@ def _from_array(array: npt.NDArray[Any], contract: InputContract) -> Tensor:
         raise InputError(f"expected an array of 2 or 3 axes; got shape {array.shape}")
     if array.dtype.kind not in "uif":
         raise InputError(f"expected an array of numbers; got dtype {array.dtype}")
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    # A copy of our own: torch takes neither read-only arrays nor the other byte order.
+    tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     if tensor.ndim == 2:
         return tensor.unsqueeze(0)
     if tuple(tensor.shape) == (contract.height, contract.width, contract.channels):

@@ -8,7 +8,7 @@ References:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import cast, final
 
@@ -17,17 +17,19 @@ from torch import nn
 
 from robustify.certificates import Certificate, Evidence, Prediction
 from robustify.certificates.bounds import check_alpha
-from robustify.certificates.certificate import certify_votes
+from robustify.certificates.certificate import conclude
 from robustify.certificates.prediction import predict_votes
-from robustify.certificates.radius import check_budget, check_count
+from robustify.certificates.radius import check_count
+from robustify.certificates.transcript import Poll, Transcript
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.base import check_evaluation_mode
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError, ModelError
-from robustify.smoothing.engine import Progress, count_votes
+from robustify.smoothing.engine import Job, Progress, Q, run
 from robustify.smoothing.identity import classifier_hash, denoiser_hash
 from robustify.smoothing.inputs import ImageInput, OneImage, is_batch, to_pixels
-from robustify.smoothing.noise import ESTIMATION, PREDICTION, SELECTION, NoiseAddress, fresh_seed
+from robustify.smoothing.noise import Soundness
+from robustify.smoothing.settings import Settings
 from robustify.types import Image, InputContract, Logits, Pixels
 
 
@@ -83,33 +85,36 @@ class SmoothedClassifier(nn.Module):
         self,
         images: ImageInput,
         *,
-        n: int = 10_000,
+        radius: float | Sequence[float] | None = None,
+        n: int | None = None,
+        n_max: int = 10_000,
         n0: int = 100,
         alpha: float = 0.001,
+        soundness: str = "grid",
         batch: int = 64,
         seed: int | None = None,
         progress: Progress | None = None,
     ) -> Certificate | list[Certificate]:
         """Certifies the prediction at one image or each of a batch; abstains rather than guesses.
 
+        `certify(x)` finds the largest radius that `n_max` draws prove and stops early where more would gain little;
+        `certify(x, radius=r)` decides, usually with far fewer draws, whether the label holds within r, or within
+        each of several radii; `certify(x, n=n)` is the classical certificate from exactly n draws.
+
         Arguments:
             images: A path, PIL image, array or tensor; or a batch of them, answered by a list.
-            n: Draws that certify; radii grow with it, see `largest_radius`.
-            n0: Draws, disjoint from those, that choose the label.
-            alpha: Allowed chance, per image, that the certificate is false.
-            batch: Draws per forward pass, at most; memory depends on it alone.
-            seed: Of the noise. None takes fresh entropy; a given seed marks the certificate a reproduction.
+            radius, n, n_max, n0, alpha, soundness, batch, seed: See `Settings`.
             progress: Called with the number of draws just finished.
 
         Raises:
             InputError: Before any sampling, if an image or a setting cannot be used.
             ModelError: If the model was put in training mode.
         """
-        evidence = self.evidence(n=n, n0=n0, alpha=alpha, batch=batch, seed=seed)
-        pixels = self._prepare(images)
-        certificates = [
-            self.certify_pixels(image, replace(evidence, sample=str(i)), progress) for i, image in enumerate(pixels)
-        ]
+        settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)
+        evidence = self.evidence(settings)
+        samples = {str(i): image for i, image in enumerate(self._prepare(images, settings))}
+        found = dict(self.certificates(samples.items(), evidence, progress))
+        certificates = [found[sample] for sample in samples]
         return certificates if is_batch(images) else certificates[0]
 
     def predict(
@@ -118,6 +123,7 @@ class SmoothedClassifier(nn.Module):
         *,
         n: int = 1_000,
         alpha: float = 0.001,
+        soundness: str = "grid",
         batch: int = 64,
         seed: int | None = None,
         progress: Progress | None = None,
@@ -129,83 +135,76 @@ class SmoothedClassifier(nn.Module):
         """
         check_alpha(alpha)
         check_count("n", n)
-        check_count("batch", batch)
-        seed, _ = _seed(seed)
-        pixels = self._prepare(images)
-        predictions = [
-            predict_votes(
-                self._votes(image, NoiseAddress(seed, str(i), PREDICTION), n, batch, progress),
-                self.labels,
-                n=n,
-                alpha=alpha,
-            )
-            for i, image in enumerate(pixels)
-        ]
+        settings = Settings(alpha=alpha, soundness=soundness, batch=min(batch, n), seed=seed)
+        check_evaluation_mode(self)
+        seed, _ = settings.entropy()
+        pixels = self._prepare(images, settings)
+        polls = [Poll(len(self.labels), n) for _ in pixels]
+        jobs = [Job(x, seed, str(i), poll) for i, (x, poll) in enumerate(zip(pixels, polls, strict=True))]
+        for _ in self._run(jobs, settings.soundness, settings.batch, progress):
+            pass
+        slack = settings.slack(self.sigma, self.contract)
+        predictions = [predict_votes(poll.votes, self.labels, n=n, alpha=alpha, slack=slack) for poll in polls]
         return predictions if is_batch(images) else predictions[0]
 
-    def evidence(self, *, n: int, n0: int, alpha: float, batch: int, seed: int | None = None) -> Evidence:
+    def evidence(self, settings: Settings) -> Evidence:
         """What certificates of this model depend on besides votes, for a sample still to be named.
 
         Raises:
             InputError: If nothing could ever be certified so.
             ModelError: If the model was put in training mode.
         """
-        check_budget(n=n, n0=n0, alpha=alpha)
-        check_count("batch", batch)
+        plan = settings.plan(self.sigma, self.contract)
         check_evaluation_mode(self)
-        seed, fresh = _seed(seed)
+        seed, fresh = settings.entropy()
         return Evidence(
-            sigma=self.sigma,
-            alpha=alpha,
-            n0=n0,
-            n=n,
+            plan=plan,
             seed=seed,
             fresh=fresh,
             sample="",
+            soundness=settings.soundness,
             contract=self.contract,
             classifier=classifier_hash(self.classifier),
             denoiser=denoiser_hash(self.denoiser, self.sigma),
             dtype=str(self.classifier.dtype).removeprefix("torch."),
-            batch=min(batch, max(n, n0)),
+            batch=min(settings.batch, max(plan.n, plan.n0)),
         )
 
-    def certify_pixels(self, image: Image, evidence: Evidence, progress: Progress | None = None) -> Certificate:
-        """Certifies one image that meets the contract, with the noise at the address that the evidence names."""
-        selection, votes = (
-            self._votes(image, NoiseAddress(evidence.seed, evidence.sample, stage), n, evidence.batch, progress)
-            for stage, n in ((SELECTION, evidence.n0), (ESTIMATION, evidence.n))
-        )
-        return certify_votes(selection, votes, evidence, self.labels)
+    def certificates(
+        self, samples: Iterable[tuple[str, Image]], evidence: Evidence, progress: Progress | None = None
+    ) -> Iterator[tuple[str, Certificate]]:
+        """Certifies named images that meet the contract; yields each as soon as it is decided.
 
-    def prepare(self, image: OneImage) -> Image:
+        Arguments:
+            samples: Taken one by one, when a batch has room.
+            evidence: What the certificates shall depend on; each carries its own sample's name.
+            progress: Called with the number of draws just finished.
+        """
+        classes = len(self.labels)
+        jobs = (Job(image, evidence.seed, name, Transcript(evidence.plan, classes)) for name, image in samples)
+        for job in self._run(jobs, evidence.soundness, evidence.batch, progress):
+            yield job.sample, conclude(job.questions, replace(evidence, sample=job.sample), self.labels)
+
+    def _run(self, jobs: Iterable[Job[Q]], soundness: str, batch: int, progress: Progress | None) -> Iterator[Job[Q]]:
+        check_evaluation_mode(self)
+        noise = Soundness(soundness)
+        yield from run(self.logits, jobs, sigma=self.sigma, soundness=noise, batch=batch, progress=progress)
+
+    def prepare(self, image: OneImage, soundness: str = "grid") -> Image:
         """One image as pixels that meet the contract, on the model's device.
 
         Raises:
-            InputError: If the image cannot be read or does not meet the contract.
+            InputError: If the image cannot be read, does not meet the contract or, for "grid", is not 8-bit.
         """
-        return to_pixels(image, self.classifier.preprocessing, self.contract).to(self.classifier.device)
+        pixels = to_pixels(image, self.classifier.preprocessing, self.contract)
+        return Soundness(soundness).check(pixels).to(self.classifier.device)
 
-    def _prepare(self, images: ImageInput) -> list[Image]:
+    def _prepare(self, images: ImageInput, settings: Settings) -> list[Image]:
         if not is_batch(images):
-            return [self.prepare(cast(OneImage, images))]
+            return [self.prepare(cast(OneImage, images), settings.soundness)]
         if len(batch := cast(Sequence[OneImage], images)) == 0:
             raise InputError("expected at least one image; got an empty batch")
-        return [self.prepare(image) for image in batch]
-
-    def _votes(
-        self, image: Image, address: NoiseAddress, n: int, batch: int, progress: Progress | None
-    ) -> tuple[int, ...]:
-        check_evaluation_mode(self)
-        return count_votes(
-            self.logits,
-            image,
-            address,
-            classes=len(self.labels),
-            sigma=self.sigma,
-            n=n,
-            batch=batch,
-            progress=progress,
-        )
+        return [self.prepare(image, settings.soundness) for image in batch]
 
     def __repr__(self) -> str:
         parts = {"classifier": self.classifier.licence, "denoiser": self.denoiser.licence}
@@ -232,12 +231,3 @@ def _contract(classifier: ImageClassifier, denoiser: Denoiser) -> InputContract:
         )
     height, width = denoiser.size or classifier.preprocessing.size
     return InputContract(channels, height, width)
-
-
-def _seed(seed: int | None) -> tuple[int, bool]:
-    """The seed to use and whether it is fresh."""
-    if seed is None:
-        return fresh_seed(), True
-    if not 0 <= seed < 2**128:
-        raise InputError(f"expected a seed from 0 to 2**128 - 1; got {seed}")
-    return seed, False

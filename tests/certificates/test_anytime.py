@@ -154,7 +154,7 @@ def test_anytime_bound_is_where_the_evidence_suffices(data: st.DataObject, trial
     bound = anytime_lower_bound(successes, trials, alpha=alpha)
     assert 0 < bound < lower_bound(successes, trials, alpha=alpha)
     assert log_evidence(successes, trials, bound) >= -math.log(alpha)
-    beyond = bound + 1e-9 * min(bound, 1 - bound)
+    beyond = bound + 1e-6 * min(bound, 1 - bound)
     assert beyond >= (successes - 0.5) / trials or log_evidence(successes, trials, beyond) < -math.log(alpha)
 
 
@@ -187,7 +187,7 @@ def test_no_successes_prove_nothing() -> None:
     assert sequential_lower_bound([0, 0], (5, 10), alpha=0.01) == 0
 
 
-@pytest.mark.parametrize("looks", [(12,), (5, 11), (4, 8, 12)])
+@pytest.mark.parametrize("looks", [(12,), (5, 11), (4, 8, 12), (2, 4, 6, 8, 10, 12)])
 @pytest.mark.parametrize("alpha", [0.02, 0.2])
 def test_sequential_bound_exceeds_the_truth_with_chance_at_most_alpha(looks: tuple[int, ...], alpha: float) -> None:
     """Every run of a few draws; the truth just below each claim that can be made, where the error is greatest."""

@@ -6,19 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from robustify.certificates.certificate import Evidence, certify_votes, floor
+from robustify.certificates.certificate import Certificate, Evidence, conclude, floor
+from robustify.certificates.plans import FixedPlan
 from robustify.certificates.prediction import binomial_test, predict_votes
+from robustify.certificates.transcript import Transcript
 from robustify.types import InputContract
 
 LABELS = ("cat", "dog", "fox")
 EVIDENCE = Evidence(
-    sigma=0.5,
-    alpha=0.001,
-    n0=100,
-    n=1_000,
+    plan=FixedPlan(sigma=0.5, alpha=0.001, n0=100, n=1_000),
     seed=7,
     fresh=True,
     sample="0",
+    soundness="grid",
     contract=InputContract(1, 8, 8),
     classifier="c",
     denoiser="d",
@@ -27,45 +27,57 @@ EVIDENCE = Evidence(
 )
 
 
+def certified(selection: tuple[int, ...], votes: tuple[int, ...]) -> Certificate:
+    transcript = Transcript(EVIDENCE.plan, 3)
+    for answer in (selection, votes):
+        request = transcript.request
+        assert request is not None
+        transcript.answer(request, answer)
+    assert transcript.request is None
+    return conclude(transcript, EVIDENCE, LABELS)
+
+
 def test_selection_chooses_and_estimation_certifies() -> None:
-    certificate = certify_votes((10, 80, 10), (50, 900, 50), EVIDENCE, LABELS)
+    certificate = certified((10, 80, 10), (50, 900, 50))
     assert (certificate.label, certificate.name) == (1, "dog")
     assert certificate.radius == pytest.approx(0.5 / 2 * (1.1115 + 1.4243), rel=0.01)
 
 
 def test_a_class_that_only_leads_the_estimation_is_not_certified() -> None:
     """The label must not be chosen by the draws that certify it."""
-    certificate = certify_votes((60, 40, 0), (100, 900, 0), EVIDENCE, LABELS)
+    certificate = certified((60, 40, 0), (100, 900, 0))
     assert certificate.abstained
     assert (certificate.label, certificate.name, certificate.radius) == (None, None, 0)
 
 
 def test_abstention_holds_nothing() -> None:
-    certificate = certify_votes((34, 33, 33), (340, 330, 330), EVIDENCE, LABELS)
+    certificate = certified((34, 33, 33), (340, 330, 330))
     assert certificate.abstained
     assert not any(certificate.holds(label, at=0.0) for label in range(3))
     assert "abstains" in str(certificate)
 
 
 def test_the_radius_is_exclusive() -> None:
-    certificate = certify_votes((0, 100, 0), (0, 1_000, 0), EVIDENCE, LABELS)
+    certificate = certified((0, 100, 0), (0, 1_000, 0))
     assert certificate.holds(1, at=certificate.radius * 0.999)
     assert not certificate.holds(1, at=certificate.radius)
     assert not certificate.holds(0, at=0.0)
 
 
 def test_it_prints_as_a_sentence_with_a_floored_radius() -> None:
-    certificate = replace(certify_votes((0, 100, 0), (0, 1_000, 0), EVIDENCE, LABELS), radius=0.49999)
+    certificate = replace(certified((0, 100, 0), (0, 1_000, 0)), radius=0.49999)
     assert str(certificate) == (
         "dog: no ℓ2 change below 0.499 (pixels in [0, 1]) changes the smoothed prediction "
         "(99.9 % confidence, n = 1,000)"
     )
     given_seed = replace(certificate, evidence=replace(EVIDENCE, fresh=False))
     assert "reproduction with a given seed" in str(given_seed)
+    assert "real arithmetic" not in str(certificate)
+    assert "in real arithmetic" in str(replace(certificate, evidence=replace(EVIDENCE, soundness="float")))
 
 
 def test_it_is_frozen() -> None:
-    certificate = certify_votes((0, 100, 0), (0, 1_000, 0), EVIDENCE, LABELS)
+    certificate = certified((0, 100, 0), (0, 1_000, 0))
     with pytest.raises(FrozenInstanceError):
         certificate.radius = 9.0  # type: ignore[misc]
 
@@ -105,3 +117,11 @@ def test_prediction_names_a_wrong_class_with_chance_at_most_alpha(p: float) -> N
         binom.pmf(k, n, p) for k in range(n + 1) if predict_votes((k, n - k), LABELS, n=n, alpha=alpha).label == 1
     )
     assert wrong <= alpha / 2
+
+
+def test_prediction_pays_for_imperfect_noise_in_votes() -> None:
+    assert predict_votes((67, 33, 0), LABELS, n=100, alpha=0.001, slack=1e-8).label == 0  # no vote differs
+    assert predict_votes((67, 33, 0), LABELS, n=100, alpha=0.001, slack=1e-6).label is None  # one may
+    exact = predict_votes((70, 30, 0), LABELS, n=100, alpha=0.001)
+    loose = predict_votes((70, 30, 0), LABELS, n=100, alpha=0.001, slack=1e-3)
+    assert loose.p_value == binomial_test(67, 33) > exact.p_value  # P(more than 3 of 100) is 4e-6

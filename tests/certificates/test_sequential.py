@@ -138,6 +138,11 @@ def test_boundaries_are_the_least_that_enumeration_allows(p0: float, alpha: floa
     assert spent <= Fraction(test.size) <= spent * (1 + Fraction(1, 10**8)) + Fraction(1, 10**25)
 
 
+def test_tails_too_small_to_follow_are_spent() -> None:
+    test = group_sequential_test(0.5, alpha=2e-30, looks=(100,))
+    assert 0.5**100 <= test.size <= 2e-30
+
+
 @settings(deadline=None, max_examples=60)
 @given(p0=chances, alpha=levels, p=st.floats(0, 1), beta=st.none() | levels)
 def test_characteristics_are_those_of_enumeration(p0: float, alpha: float, p: float, beta: float | None) -> None:

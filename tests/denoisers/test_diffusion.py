@@ -335,8 +335,8 @@ class TestRefusal:
 
 
 class TestDescription:
-    def test_tells_name_time_prediction_and_precision(self, network: nn.Module) -> None:
-        denoiser = DiffusionDenoiser(network, DDPMScheduler(prediction_type="sample"), name="mine")
+    def test_tells_time_prediction_and_precision(self, network: nn.Module) -> None:
+        denoiser = DiffusionDenoiser(network, DDPMScheduler(prediction_type="sample"))
         t = denoiser.timestep(0.25)
         assert denoiser.describe(0.25) == f"one step at t = {t:.4f}, sample, float32"
 

@@ -5,19 +5,20 @@ import numpy as np
 import pytest
 import torch
 
-from robustify import Identity, SmoothedClassifier, robustify
+from robustify import Identity, Settings, SmoothedClassifier, robustify
+from robustify.certificates.transcript import ESTIMATION
 from robustify.data import Sample
 from robustify.evaluate import Chapter, certify_dataset, write_report
 from robustify.evaluate.pictures import picture, telling
-from robustify.smoothing.noise import ESTIMATION, NoiseAddress
+from robustify.smoothing.noise import NoiseAddress, Soundness
 
 
 @pytest.fixture
 def chapter(model: SmoothedClassifier, samples: list[Sample], out: Path) -> Chapter:
     """One model with its baseline and two pictures."""
     plain = robustify(model.classifier, denoiser=Identity(channels=1), sigma=0.25)
-    run = certify_dataset(model, samples, out / "a", n=100)
-    baseline = certify_dataset(plain, samples, out / "b", n=100)
+    run = certify_dataset(model, samples, out / "a", Settings(n=100))
+    baseline = certify_dataset(plain, samples, out / "b", Settings(n=100))
     pictures = [picture(model, samples[0], run.rows[0]), picture(model, samples[1], run.rows[1])]
     return Chapter("<tiny> model", run, baseline, pictures)
 
@@ -37,7 +38,7 @@ def test_unlabelled_images_give_a_report_without_a_curve(
     model: SmoothedClassifier, samples: list[Sample], out: Path, tmp_path: Path
 ) -> None:
     unlabelled = [Sample(s.id, s.image, None) for s in samples]
-    run = certify_dataset(model, unlabelled, out, n=100)
+    run = certify_dataset(model, unlabelled, out, Settings(n=100))
     write_report(tmp_path / "report.html", [Chapter("m", run)], title="t")
     html = (tmp_path / "report.html").read_text()
     assert "<svg" not in html
@@ -47,17 +48,17 @@ def test_unlabelled_images_give_a_report_without_a_curve(
 def test_a_picture_shows_the_first_draw_that_was_counted(
     model: SmoothedClassifier, samples: list[Sample], out: Path
 ) -> None:
-    row = certify_dataset(model, samples, out, n=100, seed=3).rows[2]
+    row = certify_dataset(model, samples, out, Settings(n=100, seed=3)).rows[2]
     shown = picture(model, samples[2], row)
-    noise = NoiseAddress(3, row.sample, ESTIMATION).block(0, (1, 4, 4))[0]
-    noisy = (torch.from_numpy(np.asarray(samples[2].image)) / 255 + 0.25 * noise[0]).clamp(0, 1)
+    normal = NoiseAddress(3, row.sample, ESTIMATION).block(0, (1, 4, 4))[:1]
+    noisy = Soundness.GRID.add(model.prepare(samples[2].image), normal, 0.25)[0, 0].clamp(0, 1)
     assert np.array_equal(shown.noisy[:, :, 0], (noisy * 255).round().to(torch.uint8).numpy())
     assert np.array_equal(shown.clean[:, :, 0], np.asarray(samples[2].image))
     assert shown.votes[0] == (model.labels[np.argmax(row.votes)], max(row.votes) / 100)
 
 
 def test_telling_rows_span_the_radii(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    rows = certify_dataset(model, samples, out, n=100).rows
+    rows = certify_dataset(model, samples, out, Settings(n=100)).rows
     chosen = telling(rows, 4)
     radii = [row.radius for row in chosen]
     assert radii == sorted(radii, reverse=True)

@@ -6,18 +6,20 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from robustify import SmoothedClassifier
+from robustify import Settings, SmoothedClassifier
+from robustify.certificates.plans import Look, plan_of
 from robustify.certificates.radius import gaussian_radius, runner_up_bounds
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.evaluate import certify_dataset
 from robustify.evaluate.curves import abstention_rate, average_certified_radius, certified_accuracy
-from robustify.evaluate.store import Row
+from robustify.evaluate.store import Row, RowStore
 
 N = 100
 
@@ -26,21 +28,26 @@ def without_time(rows: list[Row]) -> list[Row]:
     return [replace(row, seconds=0.0) for row in rows]
 
 
-def test_rows_hold_what_certificates_hold(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    run = certify_dataset(model, samples, out, n=N, seed=3)
-    evidence = model.evidence(n=N, n0=100, alpha=0.001, batch=64, seed=3)
+@pytest.mark.parametrize(
+    "settings", [Settings(n=N, seed=3), Settings(radius=[0.1, 0.2], n_max=500, seed=3), Settings(n_max=500, seed=3)]
+)
+def test_rows_hold_what_certificates_hold(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, settings: Settings
+) -> None:
+    run = certify_dataset(model, samples, out, settings)
+    images = [(s.id, model.prepare(s.image)) for s in samples]
+    certificates = dict(model.certificates(images, model.evidence(settings)))
     for sample, row in zip(samples, run.rows, strict=True):
-        certificate = model.certify_pixels(model.prepare(sample.image), replace(evidence, sample=sample.id))
-        assert (row.sample, row.truth, row.label) == (sample.id, sample.label, certificate.label)
-        assert (row.votes, row.selection, row.radius) == (
-            certificate.votes,
-            certificate.selection,
-            certificate.radius,
-        )
+        c = certificates[sample.id]
+        assert (row.sample, row.truth, row.label, row.radius) == (sample.id, sample.label, c.label, c.radius)
+        assert (row.votes, row.selection, row.looks) == (c.votes, c.selection, c.looks)
+        plan = plan_of(row.rule, radii=row.radii, sigma=row.sigma, alpha=row.alpha, n0=row.n0, n=row.n, slack=row.slack)
+        assert plan == c.evidence.plan
+        assert plan.claim(row.looks).radius == row.radius
 
 
 def test_parquet_rows_recompute_to_the_radius(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    certify_dataset(model, samples, out, n=N)
+    certify_dataset(model, samples, out, Settings(n=N, soundness="float"))
     records = pq.read_table(out / "rows.parquet").to_pylist()
     assert len(records) == len(samples)
     assert not list((out / "rows").iterdir())
@@ -53,42 +60,37 @@ def test_parquet_rows_recompute_to_the_radius(model: SmoothedClassifier, samples
 def test_an_interrupted_run_continues_to_the_same_rows(
     model: SmoothedClassifier, samples: list[Sample], out: Path, tmp_path: Path
 ) -> None:
-    whole = certify_dataset(model, samples, tmp_path / "whole", n=N, seed=3)
-    calls = 0
-    certify_pixels = SmoothedClassifier.certify_pixels
+    whole = certify_dataset(model, samples, tmp_path / "whole", Settings(n=N, seed=3))
+    add = RowStore.add
 
-    def interrupted(*args: object, **kwargs: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls == 5:
+    def interrupted(store: RowStore, row: Row) -> None:
+        if len(list((out / "rows").glob("*.parquet"))) == 4:
             raise KeyboardInterrupt
-        return certify_pixels(*args, **kwargs)  # type: ignore[arg-type]
+        add(store, row)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SmoothedClassifier, "certify_pixels", interrupted)
+        patch.setattr(RowStore, "add", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            certify_dataset(model, samples, out, n=N, seed=3)
-    assert len(list((out / "rows").glob("*.parquet"))) == 4
-    done_before = {p.name: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
-    seen: list[str] = []
+            certify_dataset(model, samples, out, Settings(n=N, seed=3))
+    asked: list[object] = []
+    prepare = SmoothedClassifier.prepare
 
-    def watched(self: SmoothedClassifier, image: object, evidence: object, progress: object = None) -> object:
-        seen.append(evidence.sample)  # type: ignore[attr-defined]
-        return certify_pixels(self, image, evidence, progress)  # type: ignore[arg-type]
+    def watched(self: SmoothedClassifier, image: Any, soundness: str = "grid") -> object:  # noqa: ANN401
+        asked.append(image)
+        return prepare(self, image, soundness)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SmoothedClassifier, "certify_pixels", watched)
-        continued = certify_dataset(model, samples, out, n=N, seed=3, batch=37)
-    assert len(done_before) == 4
-    assert seen == [s.id for s in samples[4:]]
+        patch.setattr(SmoothedClassifier, "prepare", watched)
+        continued = certify_dataset(model, samples, out, Settings(n=N, seed=3, batch=37))
+    assert len(asked) == len(samples) - 4
     same = [replace(row, batch=64) for row in without_time(continued.rows)]
     assert same == without_time(whole.rows)
 
 
 def test_a_fresh_run_continues_with_its_own_seed(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    first = certify_dataset(model, samples, out, n=N)
+    first = certify_dataset(model, samples, out, Settings(n=N))
     (out / "rows.parquet").unlink()
-    again = certify_dataset(model, samples, out, n=N)
+    again = certify_dataset(model, samples, out, Settings(n=N))
     assert without_time(first.rows) == without_time(again.rows)
     assert again.config["fresh"] is True
 
@@ -99,29 +101,31 @@ def test_a_fresh_run_continues_with_its_own_seed(model: SmoothedClassifier, samp
         ({"n": N + 1}, "n: there 100, now 101"),
         ({"alpha": 0.01}, "alpha: there 0.001, now 0.01"),
         ({"seed": 4}, 'seed: there "3", now "4"'),
+        ({"n": None, "radius": 0.1}, 'rule: there "fixed", now "decision"'),
+        ({"soundness": "float"}, 'soundness: there "grid", now "float"'),
     ],
 )
 def test_another_configuration_is_refused_with_the_difference(
-    model: SmoothedClassifier, samples: list[Sample], out: Path, changed: dict[str, float], message: str
+    model: SmoothedClassifier, samples: list[Sample], out: Path, changed: dict[str, Any], message: str
 ) -> None:
-    certify_dataset(model, samples, out, n=N, seed=3)
+    certify_dataset(model, samples, out, Settings(n=N, seed=3))
     before = (out / "rows.parquet").read_bytes()
     with pytest.raises(RunError, match=message):
-        certify_dataset(model, samples, out, **{"n": N, "seed": 3, **changed})
+        certify_dataset(model, samples, out, Settings(**{"n": N, "seed": 3, **changed}))
     assert (out / "rows.parquet").read_bytes() == before
 
 
 def test_other_samples_are_another_run(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    certify_dataset(model, samples, out, n=N)
+    certify_dataset(model, samples, out, Settings(n=N))
     with pytest.raises(RunError, match="samples: there 12, now 11"):
-        certify_dataset(model, samples[1:], out, n=N)
+        certify_dataset(model, samples[1:], out, Settings(n=N))
 
 
 def test_a_folder_with_other_files_is_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
     out.mkdir()
     (out / "thesis.tex").write_text("precious")
     with pytest.raises(RunError, match="no certification run"):
-        certify_dataset(model, samples, out, n=N)
+        certify_dataset(model, samples, out, Settings(n=N))
     assert [p.name for p in out.iterdir()] == ["thesis.tex"]
 
 
@@ -131,7 +135,7 @@ def test_unusable_images_are_named_and_the_rest_certified(
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n")
     bad = [Sample("broken.png", broken, 0), Sample("nan", np.full((4, 4), np.nan), 1)]
-    run = certify_dataset(model, [*bad, *samples], out, n=N)
+    run = certify_dataset(model, [*bad, *samples], out, Settings(n=N))
     assert len(run.rows) == len(samples)
     assert "cannot read an image" in run.unreadable["broken.png"]
     assert "finite" in run.unreadable["nan"]
@@ -144,9 +148,9 @@ def test_nothing_to_certify_is_refused(model: SmoothedClassifier, out: Path) -> 
 
 
 def test_half_written_files_do_not_count(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    certify_dataset(model, samples, out, n=N)
+    certify_dataset(model, samples, out, Settings(n=N))
     (out / "rows" / ".half.parquet.123").write_bytes(b"PAR1 half a row")
-    assert len(certify_dataset(model, samples, out, n=N).rows) == len(samples)
+    assert len(certify_dataset(model, samples, out, Settings(n=N)).rows) == len(samples)
 
 
 SCRIPT = """
@@ -154,7 +158,7 @@ import random, resource, sys
 import numpy as np, torch
 from pathlib import Path
 from torch import nn
-from robustify import Preprocessing, robustify
+from robustify import Preprocessing, Settings, robustify
 from robustify.data import Sample
 from robustify.errors import RunError
 from robustify.evaluate import certify_dataset
@@ -168,7 +172,7 @@ if sys.argv[2] == "full":
     long = random.Random(0).randbytes(40_000).hex()  # a row that no file of 20,000 bytes can hold
     samples = [Sample(s.id + long if i == 5 else s.id, s.image, s.label) for i, s in enumerate(samples)]
 try:
-    certify_dataset(model, samples, Path(sys.argv[1]), n=int(sys.argv[3]), seed=3)
+    certify_dataset(model, samples, Path(sys.argv[1]), Settings(n=int(sys.argv[3]), seed=3))
 except RunError as error:
     print(error)
     sys.exit(7)
@@ -211,7 +215,10 @@ def test_killed_at_any_moment_it_continues_to_the_same_rows(out: Path, tmp_path:
 
 
 def row(*, truth: int | None, label: int | None, radius: float) -> Row:
-    return Row("a", truth, label, radius, 0.9, 0.1, (1,), (1,), 1, 1, 0.001, 0.5, "1", 64, "p", 1.0)
+    plan = {"rule": "fixed", "radii": (), "sigma": 0.5, "alpha": 0.001, "n0": 1, "n": 1, "slack": 0.0}
+    counts = {"selection": (1,), "votes": (1,), "looks": (Look(1, 1, 0),)}
+    where = {"seed": "1", "soundness": "grid", "batch": 64, "pixels": "p", "seconds": 1.0}
+    return Row(sample="a", truth=truth, label=label, radius=radius, p_lower=0.9, p_upper=0.1, **counts, **plan, **where)
 
 
 def test_certified_accuracy_counts_right_labels_beyond_the_radius() -> None:

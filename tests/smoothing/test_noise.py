@@ -5,15 +5,16 @@ import pytest
 import torch
 from scipy.stats import kstest, norm
 
-from robustify.smoothing.engine import noisy_batches
-from robustify.smoothing.noise import BLOCK, ESTIMATION, PREDICTION, SELECTION, NoiseAddress, fresh_seed
+from robustify.certificates.transcript import ESTIMATION, PREDICTION, SELECTION
+from robustify.errors import InputError
+from robustify.smoothing.noise import BLOCK, NoiseAddress, NoiseStream, Soundness, fresh_seed
 
 SHAPE = (1, 8, 8)
 
 
-def draws(address: NoiseAddress, *, n: int, batch: int, sigma: float = 1.0) -> torch.Tensor:
-    batches = noisy_batches(torch.zeros(SHAPE), address, sigma=sigma, n=n, batch=batch)
-    return torch.cat([noisy[:counted] for noisy, counted in batches])
+def draws(address: NoiseAddress, *sizes: int) -> torch.Tensor:
+    stream = NoiseStream(address, SHAPE)
+    return torch.cat([stream.take(size) for size in sizes])
 
 
 def test_an_address_is_a_draw() -> None:
@@ -30,32 +31,62 @@ def test_every_part_of_an_address_matters() -> None:
     assert np.abs(off_diagonal).max() < 6 / np.sqrt(BLOCK * 64)
 
 
-@pytest.mark.parametrize("batch", [1, 7, 32, 64, 100])
-def test_the_batch_size_never_changes_a_draw(batch: int) -> None:
+@pytest.mark.parametrize("size", [1, 7, 32, 64, 100])
+def test_how_draws_are_taken_never_changes_them(size: int) -> None:
     address = NoiseAddress(seed=5, sample="a", stage=ESTIMATION)
-    assert torch.equal(draws(address, n=100, batch=batch), draws(address, n=100, batch=100))
+    taken = draws(address, *[size] * (100 // size), 100 % size)
+    assert torch.equal(taken, draws(address, 100))
+    assert torch.equal(taken[:40], draws(address, 333)[:40])
 
 
-def test_fewer_draws_are_a_prefix_of_more() -> None:
-    address = NoiseAddress(seed=5, sample="a", stage=ESTIMATION)
-    assert torch.equal(draws(address, n=40, batch=16), draws(address, n=333, batch=16)[:40])
-
-
-def test_every_batch_has_the_same_shape() -> None:
-    batches = list(noisy_batches(torch.zeros(SHAPE), NoiseAddress(1, "a", SELECTION), sigma=1.0, n=70, batch=32))
-    assert [tuple(noisy.shape) for noisy, _ in batches] == [(32, *SHAPE)] * 3
-    assert [counted for _, counted in batches] == [32, 32, 6]
-
-
-@pytest.mark.parametrize("sigma", [0.25, 1.0])
-def test_noise_is_gaussian_with_exactly_sigma(sigma: float) -> None:
-    noise = draws(NoiseAddress(11, "a", ESTIMATION), n=4_000, batch=500, sigma=sigma).numpy()
+def test_noise_is_gaussian() -> None:
+    noise = draws(NoiseAddress(11, "a", ESTIMATION), 4_000).numpy()
     # 256,000 fixed numbers: the test can only change when the generator does
-    assert kstest(noise.ravel(), norm(scale=sigma).cdf).pvalue > 1e-3
-    assert noise.std() == pytest.approx(sigma, rel=5 / np.sqrt(2 * noise.size))
+    assert kstest(noise.ravel(), norm.cdf).pvalue > 1e-3
+    assert noise.std() == pytest.approx(1, rel=5 / np.sqrt(2 * noise.size))
     flat = noise.reshape(4_000, -1)
     serial = np.corrcoef(flat[:-1].ravel(), flat[1:].ravel())[0, 1]
     assert abs(serial) < 5 / np.sqrt(noise.size)
+
+
+@pytest.mark.parametrize("sigma", [0.12, 0.25, 1.0])
+def test_float_noise_has_exactly_sigma(sigma: float) -> None:
+    normal = draws(NoiseAddress(11, "a", ESTIMATION), 64)
+    image = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
+    noisy = Soundness.FLOAT.add(image, normal, sigma)
+    assert noisy.dtype == torch.float32
+    assert torch.allclose(noisy - image, (sigma * normal).float(), atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.12, 0.25, 1.0])
+def test_grid_noise_is_the_ideal_noisy_image_rounded(sigma: float) -> None:
+    normal = draws(NoiseAddress(11, "a", ESTIMATION), 64)
+    steps = torch.randint(0, 256, SHAPE, generator=torch.Generator().manual_seed(0))
+    noisy = Soundness.GRID.add(steps / 255, normal, sigma)
+    ideal = (255 * (steps.double() / 255 + sigma * normal)).round()
+    assert torch.equal((255 * noisy.double()).round(), ideal)
+    assert torch.equal(noisy, ideal.float() / 255)
+
+
+def test_grid_noise_looks_the_same_on_every_8_bit_image() -> None:
+    """What float noise does not do: the set of values that the network can see does not tell the images apart."""
+    normal = draws(NoiseAddress(11, "a", ESTIMATION), 200)
+    for level in (0, 1, 200, 255):
+        seen = Soundness.GRID.add(torch.full(SHAPE, level / 255), normal, 0.5)
+        assert torch.equal(seen, (255 * seen).round() / 255)
+
+
+@pytest.mark.parametrize("image", [torch.full(SHAPE, 0.5), torch.rand(SHAPE)])
+def test_only_8_bit_images_get_grid_noise(image: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="expected an 8-bit image"):
+        Soundness.GRID.check(image)
+    assert torch.equal(Soundness.FLOAT.check(image), image)
+
+
+def test_every_8_bit_level_is_recognised() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).float() / 255
+    assert torch.equal(Soundness.GRID.check(levels.view(1, 16, 16)).flatten(), levels)
+    assert torch.equal(Soundness.GRID.check((levels.double() + 1e-7).float().view(1, 16, 16)).flatten(), levels)
 
 
 def test_a_uniform_of_zero_still_gives_finite_noise(monkeypatch: pytest.MonkeyPatch) -> None:

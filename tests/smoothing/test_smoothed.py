@@ -1,6 +1,6 @@
 import math
 from statistics import NormalDist
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import pytest
@@ -8,17 +8,15 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from robustify import Identity, ImageClassifier, Preprocessing, SmoothedClassifier, robustify
+from robustify import Identity, ImageClassifier, Preprocessing, Settings, SmoothedClassifier, robustify
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError, ModelError
-from robustify.smoothing.engine import count_votes
 from robustify.smoothing.identity import classifier_hash
-from robustify.smoothing.noise import SELECTION, NoiseAddress
 from robustify.types import Pixels
 
 SIZE = (4, 4)
 PLAIN = Preprocessing(mean=(0.0,), std=(1.0,), size=SIZE)
-IMAGE = torch.full((1, *SIZE), 0.5)
+IMAGE = torch.full((1, *SIZE), 128 / 255)
 
 
 @final
@@ -58,7 +56,7 @@ def test_the_prediction_is_constant_inside_the_radius() -> None:
     model = smooth(HalfSpace(0.4))
     radius = model.certify(IMAGE, n=5_000, batch=1_000, seed=3).radius
     worst = IMAGE - 0.999 * radius * torch.ones(1, *SIZE) / 4
-    assert model.certify(worst, n=50_000, n0=10_000, batch=5_000, seed=4).label == 1
+    assert model.certify(worst, n=50_000, n0=10_000, batch=5_000, seed=4, soundness="float").label == 1
 
 
 def test_the_border_itself_abstains() -> None:
@@ -95,7 +93,8 @@ def test_a_given_seed_reproduces_and_is_flagged() -> None:
 def test_the_certificate_names_everything_it_depends_on() -> None:
     model = smooth(HalfSpace(0.3))
     evidence = model.certify(IMAGE, n=200, n0=20, alpha=0.01, batch=50, seed=3).evidence
-    assert (evidence.n, evidence.n0, evidence.alpha, evidence.sigma) == (200, 20, 0.01, 0.5)
+    assert (evidence.plan.n, evidence.plan.n0, evidence.plan.alpha, evidence.plan.sigma) == (200, 20, 0.01, 0.5)
+    assert 0 < evidence.plan.slack < 1e-9
     assert (evidence.batch, evidence.seed, evidence.dtype) == (50, 3, "float32")
     assert evidence.contract.shape == (1, *SIZE)
     assert evidence.classifier == classifier_hash(model.classifier)
@@ -145,9 +144,14 @@ def test_sigma_must_be_positive(sigma: float) -> None:
         ({"n0": 0}, "n0"),
         ({"batch": 0}, "batch"),
         ({"seed": -1}, "seed from 0"),
+        ({"n": 100, "radius": 0.1}, "not both"),
+        ({"radius": 0.0}, "positive radii"),
+        ({"radius": [0.1, -1.0]}, "positive radii"),
+        ({"radius": 5.0}, "can never certify radius 5 at sigma = 0.5"),
+        ({"soundness": "loud"}, "'grid' or 'float'"),
     ],
 )
-def test_bad_settings_are_refused_before_any_sampling(wrong: dict[str, float], message: str) -> None:
+def test_bad_settings_are_refused_before_any_sampling(wrong: dict[str, Any], message: str) -> None:
     model = smooth(HalfSpace(0.3))
     seen: list[int] = []
     with pytest.raises(InputError, match=message):
@@ -186,20 +190,6 @@ def test_failed_and_tied_draws_vote_for_nobody(failure: tuple[float, float]) -> 
     assert sum(votes) == pytest.approx(2_000 * (1 - share), abs=5 * math.sqrt(2_000 * share))
 
 
-def test_memory_does_not_depend_on_n() -> None:
-    largest = 0
-
-    def base(noisy: Pixels) -> Tensor:
-        nonlocal largest
-        largest = max(largest, len(noisy))
-        return noisy.flatten(1)[:, :2]
-
-    address = NoiseAddress(0, "a", SELECTION)
-    votes = count_votes(base, IMAGE, address, classes=2, sigma=1.0, n=10_001, batch=64)
-    assert largest == 64
-    assert sum(votes) == 10_001
-
-
 def test_progress_adds_up_to_the_draws() -> None:
     seen: list[int] = []
     smooth(HalfSpace(0.3)).certify(IMAGE, n=1_000, n0=100, batch=64, progress=seen.append)
@@ -230,7 +220,7 @@ def test_noise_lives_in_the_denoisers_space() -> None:
     classifier = ImageClassifier(HalfSpace(0.3).eval(), PLAIN)
     model = SmoothedClassifier(classifier, Doubler(1, (8, 8)), sigma=0.5)
     assert model.contract.shape == (1, 8, 8)
-    assert model.certify(torch.full((1, 8, 8), 0.5), n=100, seed=3).label == 1
+    assert model.certify(torch.full((1, 8, 8), 128 / 255), n=100, seed=3).label == 1
 
 
 def test_a_colour_denoiser_does_not_fit_a_gray_classifier() -> None:
@@ -259,3 +249,93 @@ def test_it_prints_its_input_contract() -> None:
         "licences",
     ):
         assert part in text
+
+
+def test_float_pixels_must_be_quantised_or_declared() -> None:
+    model = smooth(HalfSpace(0.3))
+    with pytest.raises(InputError, match="expected an 8-bit image"):
+        model.certify(torch.full((1, *SIZE), 0.5), n=100)
+    certificate = model.certify(torch.full((1, *SIZE), 0.5), n=100, soundness="float", seed=1)
+    assert certificate.evidence.soundness == "float"
+    assert certificate.evidence.plan.slack == 0
+
+
+@final
+class LooksAtTheGrid(nn.Module):
+    """Voracek and Hein's attack: float noise on 1 keeps fewer low bits than float noise on 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.flatten(1) * 2**24
+        coarse = (steps == steps.round()).all(dim=1).float()
+        return torch.stack([1 - coarse, coarse], dim=1)
+
+
+TWO = Preprocessing(mean=(0.0,), std=(1.0,), size=(1, 2))
+
+
+@pytest.mark.parametrize(("soundness", "fooled"), [("float", True), ("grid", False)])
+def test_float_noise_can_be_fooled_and_grid_noise_can_not(soundness: str, fooled: bool) -> None:
+    model = SmoothedClassifier(ImageClassifier(LooksAtTheGrid().eval(), TWO), Identity(), sigma=0.5)
+    settings: dict[str, Any] = {"n": 10_000, "soundness": soundness, "batch": 1_000, "seed": 1}
+    bright = model.certify(torch.ones(1, 1, 2), **settings)
+    dark = model.certify(torch.zeros(1, 1, 2), **settings)
+    distance = math.sqrt(2)
+    contradiction = max(bright.radius, dark.radius) > distance and dark.label != bright.label
+    assert contradiction == fooled
+
+
+def test_a_decision_takes_few_draws_and_holds_at_its_radius() -> None:
+    model = smooth(HalfSpace(0.6))
+    yes = model.certify(IMAGE, radius=[0.25, 0.4], seed=3)
+    assert yes.label == 1
+    assert yes.holds(1, at=0.4)
+    assert not yes.holds(1, at=0.41)
+    assert yes.n < 1_000
+    partly = model.certify(IMAGE, radius=[0.25, 0.9], seed=3)
+    assert partly.holds(1, at=0.25)
+    assert not partly.holds(1, at=0.26)
+    no = model.certify(IMAGE, radius=0.9, seed=3)
+    assert (no.label, no.radius) == (None, 0)
+    assert no.n < 1_000
+
+
+def test_an_adaptive_certificate_is_nearly_the_classical_one() -> None:
+    model = smooth(HalfSpace(0.3))
+    adaptive = model.certify(IMAGE, n_max=20_000, batch=2_000, seed=3)
+    classical = model.certify(IMAGE, n=20_000, batch=2_000, seed=3)
+    assert 0.97 * classical.radius < adaptive.radius < 0.3
+    assert adaptive.n <= 20_000
+
+
+@pytest.mark.parametrize("settings", [{"n": 777}, {"radius": 0.1}, {"n_max": 3_000}])
+def test_batches_and_batch_mates_never_change_an_answer(settings: dict[str, Any]) -> None:
+    """Any batch size, alone or among others, in any order: the same draws, the same looks."""
+    model = smooth(HalfSpace(0.12))
+    levels = [128, 90, 160, 128, 120]
+    images = {f"image {i}": torch.full((1, *SIZE), level / 255) for i, level in enumerate(levels)}
+
+    def certified(names: list[str], batch: int) -> dict[str, tuple[object, ...]]:
+        evidence = model.evidence(Settings(**settings, batch=batch, seed=5))
+        found = model.certificates(((name, images[name]) for name in names), evidence)
+        return {name: (c.label, c.radius, c.selection, c.votes, c.looks) for name, c in found}
+
+    expected = certified(list(images), 64)
+    assert len({looks for *_, looks in expected.values()}) == 5
+    for names, batch in [(list(images), 33), (list(reversed(images)), 500), (["image 3"], 64), (["image 2"], 7)]:
+        assert certified(names, batch) == {name: expected[name] for name in names}
+
+
+def test_another_preprocessing_is_another_classifier() -> None:
+    means = (0.4854, 0.4855)
+    hashes = {
+        classifier_hash(ImageClassifier(HalfSpace(0.3).eval(), Preprocessing((mean,), (1.0,), SIZE))) for mean in means
+    }
+    assert len(hashes) == 2
+
+
+def test_another_layer_setting_is_another_classifier() -> None:
+    def network(eps: float) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.BatchNorm2d(1, eps=eps), nn.Flatten(), nn.Linear(16, 2)).eval()
+
+    assert len({classifier_hash(ImageClassifier(network(eps), PLAIN)) for eps in (1e-5, 1e-5, 1e-3)}) == 2

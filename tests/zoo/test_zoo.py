@@ -60,7 +60,7 @@ def test_a_denoiser_earns_its_place(held_out: tuple[Tensor, Tensor]) -> None:
     plain = robustify(model.classifier, denoiser=Identity(), sigma=0.5)
 
     def certified(m: SmoothedClassifier) -> int:
-        certificates = m.certify(images, n=60, n0=20, alpha=0.01, batch=60, seed=1)
+        certificates = m.certify(images, n=60, n0=20, alpha=0.01, seed=1)
         return sum(c.holds(int(y), at=0.0) for c, y in zip(certificates, labels, strict=True))
 
     assert certified(model) >= certified(plain) + 8

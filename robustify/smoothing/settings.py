@@ -1,0 +1,78 @@
+"""How to certify: the question, the chance of error, the noise, the batch; with published defaults."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from robustify.certificates.plans import AdaptivePlan, DecisionPlan, FixedPlan, Plan
+from robustify.certificates.quantised import total_variation
+from robustify.certificates.radius import check_count
+from robustify.errors import InputError
+from robustify.smoothing.noise import Soundness, fresh_seed
+from robustify.types import InputContract
+
+
+@final
+@dataclass(frozen=True)
+class Settings:
+    """How to certify.
+
+    One of three questions: with `radius`, is the label certain within it (yes or no, one or several radii at once);
+    with `n`, what is the largest radius that exactly `n` draws prove (the classical certificate); with neither, what
+    is the largest radius that at most `n_max` draws prove, stopping once more would gain little.
+
+    Arguments:
+        radius: ℓ2, in [0, 1] pixels.
+        n: Draws that test the label.
+        n_max: The most draws that test it, where `n` is not given.
+        n0: Draws, disjoint from those, that choose the label.
+        alpha: Allowed chance, per image, that the certificate is false, however the sampling stopped.
+        soundness: "grid" for 8-bit images: certificates hold on real computers. "float" for any pixels:
+            certificates hold in real arithmetic.
+        batch: Images per forward pass; memory depends on it alone.
+        seed: Of the noise, 0 to 2**128 - 1. None takes fresh entropy; a given seed makes a reproduction.
+
+    Raises:
+        InputError: If a setting cannot be used.
+    """
+
+    radius: float | Sequence[float] | None = None
+    n: int | None = None
+    n_max: int = 10_000
+    n0: int = 100
+    alpha: float = 0.001
+    soundness: str = "grid"
+    batch: int = 64
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("batch", self.batch)
+        if self.soundness not in tuple(Soundness):
+            raise InputError(f"expected soundness 'grid' or 'float'; got {self.soundness!r}")
+        if self.radius is not None and self.n is not None:
+            raise InputError("give a radius to decide or a number of draws n, not both; n_max caps a decision")
+        if self.seed is not None and not 0 <= self.seed < 2**128:
+            raise InputError(f"expected a seed from 0 to 2**128 - 1; got {self.seed}")
+
+    def plan(self, sigma: float, contract: InputContract) -> Plan:
+        """The question, for noise of this sigma on images of this shape.
+
+        Raises:
+            InputError: If it could never be answered.
+        """
+        slack = self.slack(sigma, contract)
+        if self.n is not None:
+            return FixedPlan(sigma, self.alpha, self.n0, self.n, slack)
+        if self.radius is None:
+            return AdaptivePlan(sigma, self.alpha, self.n0, self.n_max, slack)
+        radii = tuple(self.radius) if isinstance(self.radius, Sequence) else (self.radius,)
+        return DecisionPlan(sigma, self.alpha, self.n0, self.n_max, slack, radii)
+
+    def entropy(self) -> tuple[int, bool]:
+        """The seed, and whether it is fresh."""
+        return (fresh_seed(), True) if self.seed is None else (self.seed, False)
+
+    def slack(self, sigma: float, contract: InputContract) -> float:
+        """By how much the chance of a vote may differ from that under ideal noise."""
+        channels, height, width = contract.shape
+        return total_variation(sigma, channels * height * width) if self.soundness == Soundness.GRID else 0.0
