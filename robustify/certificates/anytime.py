@@ -93,9 +93,10 @@ def sequential_lower_bound(counts: Sequence[int], looks: tuple[int, ...], *, alp
     r"""A bound to stop at any of the looks, which at the last is nearly Clopper and Pearson's.
 
     The looks before the last may err by three quarters of alpha, split evenly for Clopper-Pearson bounds of which
-    the best counts; a run without failures takes its share and, at once, those of all looks before.
+    the best counts; a run without failures, which early looks cannot judge, takes half of all shares so far at once.
     The last look gets all of alpha that the others do not really use: they are so correlated that they err less
-    often than their sum says, by how much is known exactly for each p0.
+    often than their sum says, by how much is known exactly for each p0. With 71 looks up to 100,000 and alpha
+    .001 the last bound costs .0004 to .0016 in :math:`\Phi^{-1}` against Clopper and Pearson's, for p in [.6, .999].
 
     The claims are the points of a fixed grid, :math:`1 / (32 \sqrt{n_K})` apart on the scale of :math:`\Phi^{-1}`
     and so within 1/40 of a standard error. Each point is tested at `alpha`, and is claimed only if all smaller

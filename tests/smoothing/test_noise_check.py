@@ -1,24 +1,16 @@
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom, binomtest
 from torch import Tensor
 
-from robustify.errors import InputError, ModelError
 from robustify.smoothing.noise import NoiseAddress
 from robustify.smoothing.noise_check import (
-    FALSE_ALARM,
     NoiseCheck,
-    _coincidence,
     _divergence,
-    _divergence_chance,
-    _near_grid,
-    _rounded,
-    _values_to_tell_draws_apart,
 )
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)]
