@@ -18,6 +18,7 @@ def robustify(
     *,
     sigma: float = 0.25,
     denoiser: str | Denoiser | object | None = None,
+    precision: str = "float32",
     preprocessing: Preprocessing | None = None,
     processor: Any = None,  # noqa: ANN401
     tokenizer: Callable[..., Tensor] | None = None,
@@ -32,6 +33,8 @@ def robustify(
         sigma: Standard deviation of the noise in [0, 1] pixels: more proves larger radii at less accuracy.
         denoiser: A reference such as `"diffusers:google/ddpm-cifar10-32"`, a diffusers pipeline, a pair (network,
             scheduler) or a `Denoiser`. None is plain smoothing, without one.
+        precision: "float32", or "bfloat16" or "float16" by autocast: faster where the hardware has it, and another
+            base classifier.
         preprocessing: For a plain `nn.Module`.
         processor: For a transformers model.
         tokenizer: For an open_clip model.
@@ -50,7 +53,7 @@ def robustify(
         found = found.classifier(classes, templates)
     elif classes is not None:
         raise InputError(f"{found.name} has its own {len(found.labels)} classes; classes= is for zero-shot models")
-    return SmoothedClassifier(found, _find_denoiser(denoiser), sigma=sigma)
+    return SmoothedClassifier(found, _find_denoiser(denoiser), sigma=sigma, precision=precision)
 
 
 def _find(

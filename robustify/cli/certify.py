@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from robustify.cli.options import Alpha, Batch, Classes, Denoiser, Model, Seed, Sigma, Soundness, Templates, build
+from robustify.cli.options import (
+    Alpha,
+    Batch,
+    Classes,
+    Denoiser,
+    Model,
+    Precision,
+    Seed,
+    Sigma,
+    Soundness,
+    Templates,
+    build,
+)
 
 
 def certify(
@@ -15,6 +27,7 @@ def certify(
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues it.")] = Path("run"),
     denoiser: Denoiser = None,
     sigma: Sigma = 0.25,
+    precision: Precision = "float32",
     radius: Annotated[
         list[float] | None, typer.Option(help="Decide at this radius, yes or no; may be given more than once.")
     ] = None,
@@ -43,7 +56,7 @@ def certify(
     from robustify.evaluate.pictures import picture, telling
     from robustify.smoothing import Settings
 
-    smoothed = build(model, denoiser=denoiser, sigma=sigma, classes=classes, templates=templates)
+    smoothed = build(model, denoiser=denoiser, sigma=sigma, precision=precision, classes=classes, templates=templates)
     print(smoothed)
     samples = open_samples(data, smoothed.labels)[::every]
     settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)

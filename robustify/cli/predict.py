@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from robustify.cli.options import Alpha, Batch, Classes, Denoiser, Model, Seed, Sigma, Soundness, Templates, build
+from robustify.cli.options import (
+    Alpha,
+    Batch,
+    Classes,
+    Denoiser,
+    Model,
+    Precision,
+    Seed,
+    Sigma,
+    Soundness,
+    Templates,
+    build,
+)
 
 
 def predict(
@@ -14,6 +26,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     denoiser: Denoiser = None,
     sigma: Sigma = 0.25,
+    precision: Precision = "float32",
     n: Annotated[int, typer.Option(help="Draws per image.")] = 1_000,
     alpha: Alpha = 0.001,
     soundness: Soundness = "grid",
@@ -28,7 +41,7 @@ def predict(
     """
     from robustify.errors import InputError
 
-    smoothed = build(model, denoiser=denoiser, sigma=sigma, classes=classes, templates=templates)
+    smoothed = build(model, denoiser=denoiser, sigma=sigma, precision=precision, classes=classes, templates=templates)
     unreadable = 0
     for image in images:
         try:

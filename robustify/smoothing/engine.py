@@ -75,6 +75,7 @@ def run(
     sigma: float,
     soundness: Soundness,
     batch: int,
+    watch: Callable[[Pixels], object],
     progress: Progress | None = None,
 ) -> Iterator[Job[Q]]:
     """Answers every job's questions; yields each job as soon as nothing more is asked of it.
@@ -88,6 +89,7 @@ def run(
         sigma: Of the noise, in [0, 1] pixels.
         soundness: How noise is added to pixels.
         batch: Images per forward pass.
+        watch: Is shown the noise of each batch, in fed pixels minus clean pixels.
         progress: Called with the number of draws just finished.
     """
     source = iter(jobs)
@@ -100,6 +102,7 @@ def run(
         if not shares:
             return
         noisy = torch.cat([soundness.add(o.job.image, o.noise(draws), sigma) for o, draws in shares])
+        watch(noisy - torch.cat([o.job.image.expand(draws, *o.job.image.shape) for o, draws in shares]))
         counted = len(noisy)
         winners = _winners(base(_filled(noisy, batch))[:counted])
         for (o, draws), won in zip(shares, torch.split(winners, [draws for _, draws in shares]), strict=True):

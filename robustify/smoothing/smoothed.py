@@ -29,8 +29,11 @@ from robustify.smoothing.engine import Job, Progress, Q, run
 from robustify.smoothing.identity import classifier_hash, denoiser_hash
 from robustify.smoothing.inputs import ImageInput, OneImage, is_batch, to_pixels
 from robustify.smoothing.noise import Soundness
+from robustify.smoothing.noise_check import NoiseCheck
 from robustify.smoothing.settings import Settings
 from robustify.types import Image, InputContract, Logits, Pixels
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @final
@@ -41,20 +44,27 @@ class SmoothedClassifier(nn.Module):
         classifier: Pixels to logits, in evaluation mode.
         denoiser: Noisy pixels to pixels; `Identity()` for plain smoothing.
         sigma: Standard deviation of the noise in [0, 1] pixels, positive.
+        precision: Of matrix products and convolutions: "float32", or "bfloat16" or "float16" by autocast, which is
+            faster where the hardware has it. Another precision is another base classifier, with its own certificates.
 
     Raises:
-        InputError: If sigma is not positive or the denoiser cannot work at it.
+        InputError: If sigma is not positive, the denoiser cannot work at it, or there is no such precision.
         ModelError: If denoiser and classifier do not fit each other.
     """
 
-    def __init__(self, classifier: ImageClassifier, denoiser: Denoiser, *, sigma: float) -> None:
+    def __init__(
+        self, classifier: ImageClassifier, denoiser: Denoiser, *, sigma: float, precision: str = "float32"
+    ) -> None:
         super().__init__()
         if not (sigma > 0 and math.isfinite(sigma)):
             raise InputError(f"expected sigma > 0, the noise's standard deviation in [0, 1] pixels; got {sigma}")
+        if precision not in PRECISIONS:
+            raise InputError(f"expected precision {', '.join(PRECISIONS)}; got {precision!r}")
         denoiser.describe(sigma)  # raises where the schedule does not reach sigma
         self.classifier = classifier
         self.denoiser = denoiser.to(classifier.device)
         self.sigma = float(sigma)
+        self.precision = precision
         self.contract = _contract(classifier, denoiser)
         self.eval()
 
@@ -65,8 +75,16 @@ class SmoothedClassifier(nn.Module):
 
     def logits(self, noisy: Pixels) -> Logits:
         """The base classifier: one denoising step, then the classifier; a fixed function of each noisy image."""
-        logits: Logits = self.classifier(self.denoiser(noisy, self.sigma))
+        lower = self.precision != "float32"
+        with torch.autocast(noisy.device.type, PRECISIONS[self.precision] if lower else None, enabled=lower):
+            logits: Logits = self.classifier(self.denoiser(noisy, self.sigma))
         return logits
+
+    @property
+    def dtype(self) -> str:
+        """In which precision the networks compute: of their weights, and of autocast where it is lower."""
+        weights = str(self.classifier.dtype).removeprefix("torch.")
+        return weights if self.precision == "float32" else f"{weights}, {self.precision} autocast"
 
     def forward(self, pixels: Pixels, draws: int = 8) -> Logits:
         """Differentiable log-probabilities, averaged over fresh noise draws; for attacks and training, no proof.
@@ -108,7 +126,7 @@ class SmoothedClassifier(nn.Module):
 
         Raises:
             InputError: Before any sampling, if an image or a setting cannot be used.
-            ModelError: If the model was put in training mode.
+            ModelError: If the model was put in training mode, or the noise that it was fed is not what it should be.
         """
         settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)
         evidence = self.evidence(settings)
@@ -166,7 +184,7 @@ class SmoothedClassifier(nn.Module):
             contract=self.contract,
             classifier=classifier_hash(self.classifier),
             denoiser=denoiser_hash(self.denoiser, self.sigma),
-            dtype=str(self.classifier.dtype).removeprefix("torch."),
+            dtype=self.dtype,
             batch=min(settings.batch, max(plan.n, plan.n0)),
         )
 
@@ -188,7 +206,22 @@ class SmoothedClassifier(nn.Module):
     def _run(self, jobs: Iterable[Job[Q]], soundness: str, batch: int, progress: Progress | None) -> Iterator[Job[Q]]:
         check_evaluation_mode(self)
         noise = Soundness(soundness)
-        yield from run(self.logits, jobs, sigma=self.sigma, soundness=noise, batch=batch, progress=progress)
+        check = NoiseCheck(self.sigma, grid=noise is Soundness.GRID)
+        due = 0  # checked as evidence doubles: each check may refuse true noise once in a million times
+        for job in run(
+            self.logits,
+            jobs,
+            sigma=self.sigma,
+            soundness=noise,
+            batch=batch,
+            watch=check.add,
+            progress=progress,
+        ):
+            if check.sampled > due:
+                check.verify()
+                due = 2 * check.sampled
+            yield job
+        check.verify()
 
     def prepare(self, image: OneImage, soundness: str = "grid") -> Image:
         """One image as pixels that meet the contract, on the model's device.
@@ -214,7 +247,7 @@ class SmoothedClassifier(nn.Module):
             "denoiser": f"{self.denoiser.name}: {self.denoiser.describe(self.sigma)}",
             "classifier": f"{self.classifier.name}, {len(self.labels)} classes",
             "inside": str(self.classifier.preprocessing),
-            "dtype": str(self.classifier.dtype).removeprefix("torch."),
+            "dtype": self.dtype,
             "licences": licences,
         }
         return "SmoothedClassifier\n" + "\n".join(f"  {key:<10} {value}" for key, value in lines.items())

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustify.certificates.transcript import Poll
+from robustify.certificates.transcript import PREDICTION, Poll
 from robustify.smoothing.engine import Job, run
-from robustify.smoothing.noise import Soundness
+from robustify.smoothing.noise import NoiseAddress, NoiseStream, Soundness
 from robustify.types import Pixels
 
 SHAPE = (1, 2, 2)
@@ -24,13 +24,17 @@ class Base:
         return torch.stack([-margin, margin], dim=1)
 
 
+def ignore(noise: Tensor) -> None:
+    """Nobody watches."""
+
+
 def jobs(counts: list[int]) -> Iterator[Job[Poll]]:
     for i, n in enumerate(counts):
         yield Job(torch.full(SHAPE, i / 255), 3, f"{i}", Poll(2, n))
 
 
 def answer(counts: list[int], batch: int, base: Base | None = None) -> dict[str, list[int]]:
-    finished = run(base or Base(), jobs(counts), sigma=0.5, soundness=Soundness.GRID, batch=batch)
+    finished = run(base or Base(), jobs(counts), sigma=0.5, soundness=Soundness.GRID, batch=batch, watch=ignore)
     return {job.sample: job.questions.votes for job in finished}
 
 
@@ -58,7 +62,7 @@ def test_images_enter_only_when_a_batch_has_room() -> None:
             entered += 1
             yield job
 
-    finished = run(Base(), counting(), sigma=0.5, soundness=Soundness.GRID, batch=64)
+    finished = run(Base(), counting(), sigma=0.5, soundness=Soundness.GRID, batch=64, watch=ignore)
     next(finished)
     assert entered <= 3
 
@@ -70,5 +74,14 @@ def test_filling_draws_are_never_counted() -> None:
 
 def test_no_jobs_need_no_forward_pass() -> None:
     base = Base()
-    assert list(run(base, [], sigma=0.5, soundness=Soundness.GRID, batch=8)) == []
+    assert list(run(base, [], sigma=0.5, soundness=Soundness.GRID, batch=8, watch=ignore)) == []
     assert base.sizes == []
+
+
+def test_who_watches_sees_the_noise_that_was_fed() -> None:
+    seen: list[Tensor] = []
+    finished = run(Base(), jobs([40, 30]), sigma=0.5, soundness=Soundness.GRID, batch=32, watch=seen.append)
+    assert len(list(finished)) == 2
+    noise = torch.cat(seen)
+    expected = [NoiseStream(NoiseAddress(3, f"{i}", PREDICTION), SHAPE).take(n) for i, n in enumerate((40, 30))]
+    assert torch.allclose(noise, (255 * 0.5 * torch.cat(expected)).round().float() / 255, atol=1e-6)

@@ -12,6 +12,7 @@ from robustify import Identity, ImageClassifier, Preprocessing, Settings, Smooth
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError, ModelError
 from robustify.smoothing.identity import classifier_hash
+from robustify.smoothing.noise import Soundness
 from robustify.types import Pixels
 
 SIZE = (4, 4)
@@ -339,3 +340,33 @@ def test_another_layer_setting_is_another_classifier() -> None:
         return nn.Sequential(nn.BatchNorm2d(1, eps=eps), nn.Flatten(), nn.Linear(16, 2)).eval()
 
     assert len({classifier_hash(ImageClassifier(network(eps), PLAIN)) for eps in (1e-5, 1e-5, 1e-3)}) == 2
+
+
+def scaled(add: Any, factor: float) -> Any:  # noqa: ANN401
+    return lambda self, image, normal, sigma: add(self, image, factor * normal, sigma)
+
+
+def repeated(add: Any) -> Any:  # noqa: ANN401
+    return lambda self, image, normal, sigma: add(self, image, normal[:1].expand_as(normal), sigma)
+
+
+@pytest.mark.parametrize("fault", [lambda add: scaled(add, 0.8), lambda add: scaled(add, 1.2), repeated])
+@pytest.mark.parametrize("soundness", ["grid", "float"])
+def test_wrong_noise_makes_no_certificate(fault: Any, soundness: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
+    monkeypatch.setattr(Soundness, "add", fault(Soundness.add))
+    with pytest.raises(ModelError, match="was not fed independent"):
+        smooth(HalfSpace(0.3)).certify(IMAGE, n=2_000, soundness=soundness, seed=3)
+
+
+def test_another_precision_is_another_classifier_and_says_so() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
+    full, half = (robustify(network, preprocessing=PLAIN, precision=p) for p in ("float32", "bfloat16"))
+    noisy = torch.rand(50, 1, *SIZE)
+    gap = (full.logits(noisy) - half.logits(noisy)).abs().max()
+    assert 0 < gap < 0.05
+    assert half.logits(noisy).dtype == torch.float32
+    assert half.certify(IMAGE, n=20, seed=1).evidence.dtype == "float32, bfloat16 autocast"
+    assert "bfloat16 autocast" in repr(half)
+    with pytest.raises(InputError, match="expected precision float32, bfloat16, float16"):
+        robustify(network, preprocessing=PLAIN, precision="int8")
