@@ -2,18 +2,19 @@ r"""Self-test of the noise that networks are really fed.
 
 A certificate holds for Gaussian noise of one sigma, independent over pixels and draws. A broken or tampered generator,
 a wrong scale or a batch fed twice would make false certificates that nothing else shows. So a sample of the noise is
-put to thirteen tests. Each has a threshold that follows from the exact law of its statistic, whatever the number of
+put to fourteen tests. Each has a threshold that follows from the exact law of its statistic, whatever the number of
 values, so true noise is refused with a chance of at most 1e-6 in all, and few values are never refused for being few.
 
 **Uniform first.** Every value is mapped to :math:`u = \Phi(v / \sigma)`. On the grid, :math:`k = 255 v` is mapped to
 :math:`u = P(K^* < k) + w P(K^* = k)`, with :math:`K^*` the rounded Gaussian and :math:`w` uniform and ours. If and only
 if :math:`v` has the right law, u is uniform. Its 4,096 cells of equal probability are counted.
 
-**Then tested**, each at a chance of 1e-6 / 13:
+**Then tested**, each at a chance of 1e-6 / 14:
 
 - *shape*: n times the relative entropy of the counts in 34 cells (32 equal ones, the outer two split at 3.49 sigma)
   to their law is at least G with chance at most :math:`e^{-G} (eG / 33)^{33}`, for all n (Agrawal, section 1);
-- *centre* and *scale*: how many values are positive, and how many exceed 1.53 sigma, are binomial;
+- *centre*, *scale* and *tails*: how many values are positive, how many exceed 1.53 sigma in size, and how many 2.42
+  sigma, are binomial;
 - *dependence*: of two neighbours (consecutive draws of a pixel, next row, next column, next channel), "have equal
   sign" and "are on the same side of the median size" are tosses of a fair coin, independent over neighbours;
 - *repetition*: sizes of the first values of a draw, as many as make any coincidence unlikely, must never recur. This
@@ -46,7 +47,7 @@ from robustify.types import Pixels
 FALSE_ALARM = 1e-6
 """Chance that true noise is refused."""
 
-_TESTS = 13
+_TESTS = 14
 _LEVEL = FALSE_ALARM / _TESTS
 
 _CELLS = 4_096
@@ -153,7 +154,8 @@ class NoiseCheck:
             self._lattice(),
             self._shape(),
             self._share("centre", "are positive", int(self._cells[_CELLS // 2 :].sum()), 0.5),
-            self._share("scale", "exceed 1.534 sigma in size", self._outside(_CELLS // 16), 0.125),
+            self._share("scale", "exceed 1.534 sigma in size", self._outside(_CELLS // 16), 1 / 8),
+            self._share("tails", "exceed 2.418 sigma in size", self._outside(_CELLS // 128), 1 / 64),
             *self._dependence(),
             self._repetition(),
         )

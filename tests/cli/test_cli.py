@@ -155,3 +155,17 @@ def test_the_installed_command_has_the_same_answers() -> None:
     assert found.returncode == 2
     assert found.stderr.startswith("error: no classifier source named 'nothing'")
     assert "Traceback" not in found.stderr
+
+
+def test_decisions_from_the_command_line(photos: Path, tmp_path: Path, robustify: Command) -> None:
+    found = robustify("certify", "zoo:timm", photos, "--radius", 0.1, "--radius", 0.2, "--n-max", 100, "--n0", 20)
+    assert found.status == 0, found.stderr
+    assert "certified accuracy at radius 0.1:" in found.stdout
+    assert "certified accuracy at radius 0.2:" in found.stdout
+    rows = pq.read_table(tmp_path / "run" / "rows.parquet").to_pylist()
+    assert {row["rule"] for row in rows} == {"decision"}
+    assert {row["radius"] for row in rows} <= {0.0, 0.1 * (1 + 1e-9), 0.2 * (1 + 1e-9)}
+    refused = robustify("certify", "zoo:timm", photos, "--radius", 0.1, "--n", 100, "--out", "other")
+    assert refused.status == 2
+    assert "not both" in refused.stderr
+    assert not (tmp_path / "other").exists()
