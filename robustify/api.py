@@ -38,7 +38,7 @@ def robustify(
         preprocessing: For a plain `nn.Module`.
         processor: For a transformers model.
         tokenizer: For an open_clip model.
-        classes: Class names for a zero-shot model.
+        classes: What a zero-shot model shall tell apart; or the names of a plain module's classes.
         templates: Prompts around them: `"openai"`, `"simple"` or a list of format strings.
 
     Raises:
@@ -46,13 +46,15 @@ def robustify(
         PluginError: If a named source cannot be used.
         ModelError: If no certificate would hold for the model.
     """
-    found = _find(model, preprocessing, processor, tokenizer)
+    found = _find(model, preprocessing, processor, tokenizer, classes)
     if isinstance(found, ZeroShotModel):
         if classes is None:
             raise InputError(f"{found.name} is a zero-shot model: say what to tell apart, classes=['cat', 'dog', …]")
         found = found.classifier(classes, templates)
-    elif classes is not None:
-        raise InputError(f"{found.name} has its own {len(found.labels)} classes; classes= is for zero-shot models")
+    elif classes is not None and preprocessing is None:
+        raise InputError(
+            f"{found.name} has its own {len(found.labels)} classes; classes= is for zero-shot models and plain modules"
+        )
     return SmoothedClassifier(found, _find_denoiser(denoiser), sigma=sigma, precision=precision)
 
 
@@ -61,6 +63,7 @@ def _find(
     preprocessing: Preprocessing | None,
     processor: Any,  # noqa: ANN401
     tokenizer: Callable[..., Tensor] | None,
+    classes: Sequence[str] | None,
 ) -> ImageClassifier | ZeroShotModel:
     ready = isinstance(model, str | ImageClassifier | ZeroShotModel)
     if ready and not (preprocessing is None and processor is None and tokenizer is None):
@@ -71,7 +74,7 @@ def _find(
         return model
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a reference 'source:name' or an nn.Module; got {type(model).__name__}")
-    return wrap(model, preprocessing=preprocessing, processor=processor, tokenizer=tokenizer)
+    return wrap(model, preprocessing=preprocessing, processor=processor, tokenizer=tokenizer, labels=classes)
 
 
 def _find_denoiser(denoiser: str | Denoiser | object | None) -> Denoiser:

@@ -31,7 +31,12 @@ def test_a_zero_shot_model_needs_classes() -> None:
 
 def test_classes_are_for_zero_shot_models_only() -> None:
     with pytest.raises(InputError, match="its own 3 classes"):
-        robustify(network(), preprocessing=PLAIN, classes=["cat", "dog"])
+        robustify(ImageClassifier(network(), PLAIN), classes=["cat", "dog", "fox"])
+
+
+def test_a_plain_module_takes_the_names_of_its_classes() -> None:
+    model = robustify(network(), preprocessing=PLAIN, classes=["cat", "dog", "fox"])
+    assert model.labels == ("cat", "dog", "fox")
 
 
 def test_a_model_that_brings_its_own_preprocessing_takes_no_other() -> None:

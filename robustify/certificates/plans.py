@@ -18,26 +18,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import ClassVar, NamedTuple, final
 
 from scipy.special import ndtr
 
 from robustify.certificates.anytime import sequential_lower_bound
+from robustify.certificates.bounds import lower_bound, upper_bound
 from robustify.certificates.radius import check_budget, gaussian_radius, rival_bounds
-from robustify.certificates.sequential import (
-    Decision,
-    GroupSequentialTest,
-    geometric_looks,
-    group_sequential_test,
-    nested_claims,
-)
+from robustify.certificates.sequential import GroupSequentialTest, geometric_looks, group_sequential_test
 from robustify.errors import InputError
 
 TOLERANCE = 0.02
 """An adaptive plan stops once it has all but this share of the radius that all draws would seem to prove."""
 
-BETA = 0.01
-"""Chance that a decision gives up early on a label that would just deserve the certificate."""
+RUNNER_UP = 1 / 4
+"""Share of alpha with which a decision also tries the runner-up's bound."""
+
+BETA = 1e-3
+"""Chance, at each look and side, with which a decision may give up on a label that deserves the certificate."""
 
 
 class Look(NamedTuple):
@@ -162,11 +161,7 @@ class AdaptivePlan(Plan):
         return self.claim(looks).radius >= (1 - TOLERANCE) * hoped
 
     def claim(self, looks: Sequence[Look]) -> Claim:
-        half = self.alpha / 2
-        p_lower = sequential_lower_bound([look.label for look in looks], self.schedule, alpha=half)
-        others = [look.n - look.rival for look in looks]
-        p_upper = 1 - sequential_lower_bound(others, self.schedule, alpha=half)
-        return self._claim(p_lower, min(math.nextafter(p_upper, 2.0), math.nextafter(1 - p_lower, 2.0)))
+        return self._claim(*sequential_bounds(looks, self.schedule, alpha=self.alpha))
 
     def __str__(self) -> str:
         return f"n up to {self.n:,}, valid at every look"
@@ -176,6 +171,10 @@ class AdaptivePlan(Plan):
 @dataclass(frozen=True)
 class DecisionPlan(Plan):
     """Yes or no at each of some radii; a radius counts only if all smaller ones do.
+
+    Two routes lead to a yes. Most of alpha pays for an exact group-sequential test that the label's probability
+    exceeds Φ(radius / sigma); the rest for bounds on label and runner-up, which certify labels whose
+    votes are short of that while no single rival comes near.
 
     Arguments:
         radii: In [0, 1] pixels, positive.
@@ -207,9 +206,9 @@ class DecisionPlan(Plan):
     @cached_property
     def tests(self) -> tuple[GroupSequentialTest, ...]:
         """One exact test a radius."""
+        alpha = (1 - RUNNER_UP) * self.alpha
         return tuple(
-            group_sequential_test(self._threshold(radius), alpha=self.alpha, looks=self.schedule, beta=BETA)
-            for radius in self.radii
+            group_sequential_test(self._threshold(radius), alpha=alpha, looks=self.schedule) for radius in self.radii
         )
 
     def _threshold(self, radius: float) -> float:
@@ -217,22 +216,46 @@ class DecisionPlan(Plan):
         return math.nextafter(float(ndtr(_beyond(radius) / self.sigma)) * (1 + 1e-15), 2.0) + self.slack
 
     def decided(self, looks: Sequence[Look]) -> bool:
-        counts = [look.label for look in looks]
-        claimed = nested_claims(self.tests, counts)
-        if claimed == len(self.tests):
+        claimed = self._claimed(looks)
+        if claimed == len(self.radii):
             return True
-        return self.tests[claimed].decide(len(counts) - 1, counts[-1]) is Decision.GIVE_UP
+        look = looks[-1]
+        hope = gaussian_radius(
+            min(upper_bound(look.label, look.n, alpha=BETA), 1 - 1e-15),
+            max(lower_bound(look.rival, look.n, alpha=BETA), 1e-15),
+            sigma=self.sigma,
+        )
+        return hope < self.radii[claimed]
 
     def claim(self, looks: Sequence[Look]) -> Claim:
-        claimed = nested_claims(self.tests, [look.label for look in looks])
+        claimed = self._claimed(looks)
         if claimed == 0:
             return Claim(0.0, 0.0, 1.0)
-        p_lower = self.tests[claimed - 1].p0 - self.slack
-        return Claim(_beyond(self.radii[claimed - 1]), p_lower, math.nextafter(1 - p_lower, 2.0))
+        if self.tests[claimed - 1].crossed([look.label for look in looks]):
+            p_lower = self.tests[claimed - 1].p0 - self.slack
+            return Claim(_beyond(self.radii[claimed - 1]), p_lower, math.nextafter(1 - p_lower, 2.0))
+        return self._runner_up(looks)._replace(radius=_beyond(self.radii[claimed - 1]))
+
+    def _claimed(self, looks: Sequence[Look]) -> int:
+        """How many of the radii are certain."""
+        proven = self._runner_up(looks).radius
+        counts = [look.label for look in looks]
+        routes = (test.crossed(counts) or proven >= _beyond(r) for test, r in zip(self.tests, self.radii, strict=True))
+        return sum(1 for _ in takewhile(bool, routes))
+
+    def _runner_up(self, looks: Sequence[Look]) -> Claim:
+        return self._claim(*sequential_bounds(looks, self.schedule, alpha=RUNNER_UP * self.alpha))
 
     def __str__(self) -> str:
         radii = ", ".join(f"{radius:g}" for radius in self.radii)
         return f"decided at radius {radii}, n up to {self.n:,}"
+
+
+def sequential_bounds(looks: Sequence[Look], schedule: tuple[int, ...], *, alpha: float) -> tuple[float, float]:
+    """Bounds (p_lower, p_upper) on label and strongest rival, jointly at `alpha`, that may be read at every look."""
+    p_lower = sequential_lower_bound([look.label for look in looks], schedule, alpha=alpha / 2)
+    others = sequential_lower_bound([look.n - look.rival for look in looks], schedule, alpha=alpha / 2)
+    return p_lower, math.nextafter(min(1 - others, 1 - p_lower), 2.0)
 
 
 def plan_of(

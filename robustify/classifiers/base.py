@@ -139,6 +139,8 @@ def _check_batch_independence(classifier: ImageClassifier, probe: Pixels, logits
     The tolerance is a thousandth of the logits' scale: kernels may round differently with another
     order, batch statistics or random layers move logits by far more.
     """
+    if not bool(logits.isfinite().all()):
+        raise ModelError(f"{classifier.name} returns logits that are not finite for images of plain noise in [0, 1]")
     mates = torch.cat([probe[2:], 4 - 8 * probe[:2]]).roll(1, dims=0)
     again = classifier(mates).roll(-1, dims=0)[:2]
     scale = logits.abs().max().clamp(min=1e-6)

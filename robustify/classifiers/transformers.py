@@ -32,6 +32,8 @@ def load(name: str, /) -> ImageClassifier:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     folder = Path(name)
+    if name.startswith(("/", ".", "~")) and not folder.is_dir():
+        raise InputError(f"there is no folder {name!r}")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError(f"expected a transformers folder with config.json; {folder} has none")
     try:

@@ -1,6 +1,6 @@
 """A classifier that already lives in this process becomes an `ImageClassifier`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,9 +16,10 @@ def wrap(
     preprocessing: Preprocessing | None = None,
     processor: Any = None,  # noqa: ANN401 - transformers has no public base class for image processors
     tokenizer: Callable[..., Tensor] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> ImageClassifier | ZeroShotModel:
     """Wraps a timm model, an open_clip model with its tokenizer, a transformers model with its processor, or any
-    module with an explicit preprocessing.
+    module with an explicit preprocessing and, where known, the names of its classes.
 
     Raises:
         InputError: If it is not clear how the model wants its pixels.
@@ -29,7 +30,7 @@ def wrap(
     if len(given) > 1:
         raise InputError(f"expected one of preprocessing, processor and tokenizer; got {' and '.join(given)}")
     if preprocessing is not None:
-        return ImageClassifier(model, preprocessing, name=type(model).__name__)
+        return ImageClassifier(model, preprocessing, labels=labels, name=type(model).__name__)
     if processor is not None:
         from robustify.classifiers import transformers
 

@@ -18,12 +18,17 @@ from robustify.cli.options import (
     Soundness,
     Templates,
     build,
+    check_exists,
+    resumable,
 )
 
 
 def certify(
     model: Model,
-    data: Annotated[Path, typer.Argument(help="Folder of class folders, or .npz / .safetensors with images, labels.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="Folder of images or class folders, or .npz / .safetensors with images, labels."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues it.")] = Path("run"),
     denoiser: Denoiser = None,
     sigma: Sigma = 0.25,
@@ -51,16 +56,21 @@ def certify(
     """
     from robustify.certificates.certificate import floor
     from robustify.data import open_samples
+    from robustify.errors import InputError
     from robustify.evaluate import Chapter, certify_dataset, write_report
     from robustify.evaluate.curves import certified_accuracy
     from robustify.evaluate.pictures import picture, telling
     from robustify.smoothing import Settings
 
+    settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)
+    check_exists(data)
     smoothed = build(model, denoiser=denoiser, sigma=sigma, precision=precision, classes=classes, templates=templates)
     print(smoothed)
     samples = open_samples(data, smoothed.labels)[::every]
-    settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)
-    run = certify_dataset(smoothed, samples, out, settings)
+    with resumable():
+        run = certify_dataset(smoothed, samples, out, settings)
+    if not run.rows:
+        raise InputError(f"none of the {len(samples)} images could be used; see the reasons above")
     by_id = {sample.id: sample for sample in samples}
     pictures = [picture(smoothed, by_id[row.sample], row) for row in telling(run.rows, 6)]
     chapter = Chapter(name=smoothed.classifier.name, run=run, pictures=pictures)
@@ -70,7 +80,5 @@ def certify(
         print(f"certified accuracy at radius {r:g}: {floor(100 * certified_accuracy(labelled, r), 1)} %")
     print(f"rows: {out / 'rows.parquet'}\nreport: {out / 'report.html'}")
     if run.unreadable:
-        print(f"{len(run.unreadable)} images could not be used:", file=sys.stderr)
-        for sample, reason in run.unreadable.items():
-            print(f"  {sample}: {reason}", file=sys.stderr)
+        print(f"{len(run.unreadable)} of {len(samples)} images could not be used", file=sys.stderr)
         raise typer.Exit(1)

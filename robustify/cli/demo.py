@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustify.cli.options import resumable
+
 if TYPE_CHECKING:
     from robustify.evaluate import Chapter
 
@@ -28,7 +30,8 @@ def demo(
     from robustify.evaluate.report import meaning
 
     logging.disable_progress_bar()
-    chapters = [_chapter(title, model, out, images, sigma, n) for title, model in MODELS.items()]
+    with resumable():
+        chapters = [_chapter(title, model, out, images, sigma, n) for title, model in MODELS.items()]
     report = (out / "report.html").resolve()
     write_report(report, chapters, title=f"robustify demo: Fashion-MNIST, sigma = {sigma:g}")
     print(f"\nreport: {report}\n{meaning(chapters[0].run.config)}")

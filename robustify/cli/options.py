@@ -1,5 +1,8 @@
 """Options that several commands share."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -73,3 +76,19 @@ def class_names(text: str) -> list[str]:
     if not names:
         raise InputError(f"expected class names, or a text file with one per line; got {text!r}")
     return names
+
+
+def check_exists(data: Path) -> None:
+    """Raises `InputError` where there is nothing, before anything is loaded."""
+    if not data.exists():
+        raise InputError(f"there is no file or folder {str(data)!r}")
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Says, when interrupted, that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\ninterrupted: finished images are kept; run the same command again to continue", file=sys.stderr)
+        raise typer.Exit(130) from None

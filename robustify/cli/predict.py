@@ -52,5 +52,7 @@ def predict(
             continue
         prediction = smoothed.predict(pixels, n=n, alpha=alpha, soundness=soundness, batch=batch, seed=seed)
         print(f"{image}: {prediction}")
+    if unreadable == len(images):
+        raise InputError(f"none of the {len(images)} images could be used")
     if unreadable:
         raise typer.Exit(1)

@@ -82,7 +82,10 @@ def class_indices(names: Sequence[str], labels: Sequence[str]) -> dict[str, int]
         return {name: plain.index(_plain(name)) for name in names}
     if all(name.isdecimal() and int(name) < len(labels) for name in names):
         return {name: int(name) for name in names}
-    unknown = next(name for name in names if _plain(name) not in plain)
+    if all(name.isdecimal() for name in names):
+        unknown = next(name for name in names if int(name) >= len(labels))
+    else:
+        unknown = next(name for name in names if _plain(name) not in plain)
     raise InputError(
         f"the folder {unknown!r} is not a class of the model, such as {', '.join(map(repr, labels[:3]))}.\n"
         f"  Name class folders after the model's {len(labels)} classes, or by class index from 0."

@@ -106,6 +106,8 @@ def load(name: str, /) -> DiffusionDenoiser:
     from diffusers import DiffusionPipeline
 
     folder = Path(name)
+    if name.startswith(("/", ".", "~")) and not folder.is_dir():
+        raise InputError(f"there is no folder {name!r}")
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise InputError(f"expected a diffusers pipeline folder with model_index.json; {folder} has none")
     try:

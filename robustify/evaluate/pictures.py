@@ -8,6 +8,7 @@ import torch
 
 from robustify.certificates.transcript import ESTIMATION
 from robustify.data import Sample
+from robustify.denoisers import Identity
 from robustify.evaluate.store import Row
 from robustify.smoothing import SmoothedClassifier
 from robustify.smoothing.noise import NoiseAddress, Soundness
@@ -27,7 +28,7 @@ class Picture:
     Arguments:
         clean: As certified.
         noisy: The first draw that was counted, clipped for display.
-        denoised: That draw after the denoiser.
+        denoised: That draw after the denoiser; None without one.
         votes: The most frequent classes with their share of the draws.
         row: The certificate.
         truth: Name of the true class; None where unknown.
@@ -36,7 +37,7 @@ class Picture:
 
     clean: Raster
     noisy: Raster
-    denoised: Raster
+    denoised: Raster | None
     votes: tuple[tuple[str, float], ...]
     row: Row
     truth: str | None
@@ -49,12 +50,12 @@ def picture(model: SmoothedClassifier, sample: Sample, row: Row) -> Picture:
     image = model.prepare(sample.image, row.soundness)
     normal = NoiseAddress(int(row.seed), row.sample, ESTIMATION).block(0, tuple(image.shape))[:1]
     noisy = Soundness(row.soundness).add(image, normal, row.sigma)
-    denoised = model.denoiser(noisy, row.sigma)
+    plain = isinstance(model.denoiser, Identity)
     order = sorted(range(len(row.votes)), key=lambda c: -row.votes[c])[:TOP]
     return Picture(
         clean=_raster(image),
         noisy=_raster(noisy[0]),
-        denoised=_raster(denoised[0]),
+        denoised=None if plain else _raster(model.denoiser(noisy, row.sigma)[0]),
         votes=tuple((model.labels[c], row.votes[c] / row.drawn) for c in order if row.votes[c]),
         row=row,
         truth=None if row.truth is None else model.labels[row.truth],

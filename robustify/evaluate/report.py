@@ -51,15 +51,21 @@ def write_report(file: Path, chapters: Sequence[Chapter], *, title: str) -> None
         title=title,
         chapters=chapters,
         curve=curve_svg(curves, baselines) if curves else None,
-        table=[line for chapter in chapters for line in _lines(chapter)],
+        table=[_line(name, run.rows) for chapter in chapters for name, run in _runs(chapter) if run.rows],
+        runs=[named for chapter in chapters for named in _runs(chapter)],
         columns=COLUMNS,
-        meaning=meaning(chapters[0].run.config),
+        meaning=meaning(chapters[0].run.config, labelled=bool(curves)),
     )
     file.write_text(html, encoding="utf-8")
 
 
-def meaning(config: dict[str, Any]) -> str:
+def meaning(config: dict[str, Any], *, labelled: bool = True) -> str:
     """What the numbers say, in one sentence."""
+    if not labelled:
+        return (
+            f"A radius r means that no change of the pixels of ℓ2 norm below r (pixels in [0, 1]) changes the "
+            f"prediction; each certificate is false with chance at most {config['alpha']:g}."
+        )
     return (
         f"Certified accuracy at radius r is the share of images whose prediction is right and provably stays so "
         f"under every change of the pixels of ℓ2 norm up to r (pixels in [0, 1]); each certificate is false with "
@@ -67,11 +73,11 @@ def meaning(config: dict[str, Any]) -> str:
     )
 
 
-def _lines(chapter: Chapter) -> list[dict[str, Any]]:
+def _runs(chapter: Chapter) -> list[tuple[str, CertificationRun]]:
     runs = [(chapter.name, chapter.run)]
     if chapter.baseline:
         runs.append((f"{chapter.name}, no denoiser", chapter.baseline))
-    return [_line(name, run.rows) for name, run in runs if run.rows]
+    return runs
 
 
 def _line(name: str, rows: list[Row]) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from robustify.evaluate.store import Row, RowStore
 from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.types import Image
 
+SHOWN = 10
+"""Unusable images that are named while a run goes on; the run's result names all."""
+
 
 @final
 @dataclass(frozen=True)
@@ -96,7 +99,9 @@ class _Reader:
                 image = self.model.prepare(sample.image, self.soundness)
             except InputError as error:
                 self.unreadable[sample.id] = str(error)
-                self.bar.write(f"left out {sample.id}: {error}", file=sys.stderr)
+                if len(self.unreadable) <= SHOWN:
+                    more = "\n…and so on" if len(self.unreadable) == SHOWN else ""
+                    self.bar.write(f"left out {sample.id}: {error}{more}", file=sys.stderr)
                 continue
             self.seen[sample.id] = sample.label, sha256(image.cpu().contiguous().numpy().data).hexdigest()
             yield sample.id, image

@@ -6,6 +6,7 @@ A run folder holds `run.json` (what was run), `rows/` (one file per image while 
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -181,8 +182,8 @@ class RowStore:
         rows = self.rows()
         with _disk(self.folder):
             _write_table(self._whole, rows)
-            for part in self._parts.glob("*.parquet"):
-                part.unlink()
+            if self._parts.is_dir():
+                shutil.rmtree(self._parts)
 
 
 @final
@@ -207,12 +208,17 @@ def _same_run(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) -> d
     if wanted.get("fresh") and stored.get("fresh"):
         wanted = {**wanted, "seed": stored["seed"]}
     different = sorted(k for k in stored.keys() | wanted.keys() if stored.get(k) != wanted.get(k))
+    different = [k for k in different if not any(cause in different for cause in _FOLLOWS.get(k, ()))]
     if different:
         lines = [f"  {key}: there {_short(stored.get(key))}, now {_short(wanted.get(key))}" for key in different]
         raise RunError(
             f"{str(folder)!r} holds another run:\n" + "\n".join(lines) + "\n  Choose another folder with --out."
         )
     return stored
+
+
+_FOLLOWS = {"denoiser": ("sigma",), "denoiser_sha256": ("denoiser", "sigma"), "slack": ("sigma", "soundness")}
+"""What a readable difference leaves out, because something else that differs implies it."""
 
 
 def _short(value: object) -> str:

@@ -48,7 +48,7 @@ def to_pixels(image: OneImage, preprocessing: Preprocessing, contract: InputCont
     elif isinstance(image, np.ndarray):
         pixels = _from_array(image, contract)
     elif isinstance(image, Tensor):
-        pixels = image.detach()
+        pixels = image.detach().unsqueeze(0) if image.ndim == 2 else image.detach()
     else:
         raise InputError(f"expected a path, PIL image, array or tensor; got {type(image).__name__}")
     if tuple(pixels.shape) != contract.shape:

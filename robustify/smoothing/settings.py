@@ -6,7 +6,7 @@ from typing import final
 
 from robustify.certificates.plans import AdaptivePlan, DecisionPlan, FixedPlan, Plan
 from robustify.certificates.quantised import total_variation
-from robustify.certificates.radius import check_count
+from robustify.certificates.radius import check_budget, check_count
 from robustify.errors import InputError
 from robustify.smoothing.noise import Soundness, fresh_seed
 from robustify.types import InputContract
@@ -47,6 +47,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_count("batch", self.batch)
+        check_budget(n=self.n_max if self.n is None else self.n, n0=self.n0, alpha=self.alpha)
         if self.soundness not in tuple(Soundness):
             raise InputError(f"expected soundness 'grid' or 'float'; got {self.soundness!r}")
         if self.radius is not None and self.n is not None:

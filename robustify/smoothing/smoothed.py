@@ -23,7 +23,7 @@ from robustify.certificates.radius import check_count
 from robustify.certificates.transcript import Poll, Transcript
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.base import check_evaluation_mode
-from robustify.denoisers import Denoiser
+from robustify.denoisers import Denoiser, Identity
 from robustify.errors import InputError, ModelError
 from robustify.smoothing.engine import Job, Progress, Q, run
 from robustify.smoothing.identity import classifier_hash, denoiser_hash
@@ -57,7 +57,9 @@ class SmoothedClassifier(nn.Module):
     ) -> None:
         super().__init__()
         if not (sigma > 0 and math.isfinite(sigma)):
-            raise InputError(f"expected sigma > 0, the noise's standard deviation in [0, 1] pixels; got {sigma}")
+            raise InputError(
+                f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {sigma}"
+            )
         if precision not in PRECISIONS:
             raise InputError(f"expected precision {', '.join(PRECISIONS)}; got {precision!r}")
         denoiser.describe(sigma)  # raises where the schedule does not reach sigma
@@ -153,13 +155,13 @@ class SmoothedClassifier(nn.Module):
         """
         check_alpha(alpha)
         check_count("n", n)
-        settings = Settings(alpha=alpha, soundness=soundness, batch=min(batch, n), seed=seed)
+        settings = Settings(alpha=alpha, soundness=soundness, batch=batch, seed=seed)
         check_evaluation_mode(self)
         seed, _ = settings.entropy()
         pixels = self._prepare(images, settings)
         polls = [Poll(len(self.labels), n) for _ in pixels]
         jobs = [Job(x, seed, str(i), poll) for i, (x, poll) in enumerate(zip(pixels, polls, strict=True))]
-        for _ in self._run(jobs, settings.soundness, settings.batch, progress):
+        for _ in self._run(jobs, settings.soundness, min(batch, n), progress):
             pass
         slack = settings.slack(self.sigma, self.contract)
         predictions = [predict_votes(poll.votes, self.labels, n=n, alpha=alpha, slack=slack) for poll in polls]
@@ -240,10 +242,14 @@ class SmoothedClassifier(nn.Module):
         return [self.prepare(image, settings.soundness) for image in batch]
 
     def __repr__(self) -> str:
-        parts = {"classifier": self.classifier.licence, "denoiser": self.denoiser.licence}
+        parts = {"classifier": self.classifier.licence}
+        if not isinstance(self.denoiser, Identity):
+            parts["denoiser"] = self.denoiser.licence
+        gray = self.contract.channels < self.classifier.preprocessing.channels
         licences = ", ".join(f"{part} {licence or 'unknown'}" for part, licence in parts.items())
         lines = {
             "noise": f"sigma = {self.sigma:g}, added to {self.contract}; never clipped",
+            **({"colour": "none: images are gray, and repeated to RGB for the classifier"} if gray else {}),
             "denoiser": f"{self.denoiser.name}: {self.denoiser.describe(self.sigma)}",
             "classifier": f"{self.classifier.name}, {len(self.labels)} classes",
             "inside": str(self.classifier.preprocessing),

@@ -294,7 +294,7 @@ class TestLoad:
             load(str(copy))
 
     def test_missing_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="transformers cannot load"):
+        with pytest.raises(InputError, match="there is no folder"):
             load(str(tmp_path / "nowhere"))
 
     def test_lists_no_names(self) -> None:

@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 from safetensors.torch import load_file
 
 from robustify.cli.__main__ import main
+from robustify.evaluate.store import RowStore
 from robustify.zoo import HELD_OUT
 from robustify.zoo.fashion_mnist import CLASSES
 
@@ -105,8 +106,11 @@ def test_zero_shot_from_the_command_line(photos: Path, tmp_path: Path, robustify
     [
         (("certify", "tim:x", "."), "Did you mean 'timm'"),
         (("certify", "zoo:nothing", "."), "the zoo has no classifier 'nothing'"),
-        (("certify", "zoo:timm", "missing"), "expected a folder of images"),
-        (("certify", "zoo:timm", "missing", "--sigma", 0), "sigma > 0"),
+        (("certify", "zoo:timm", "missing"), "there is no file or folder 'missing'"),
+        (("certify", "zoo:timm", ".", "--sigma", 0), "sigma > 0"),
+        (("certify", "zoo:timm", ".", "--n", 5), "Use n >= 11"),
+        (("certify", "hf:/nowhere", "."), "there is no folder '/nowhere'"),
+        (("certify", "zoo:timm", ".", "--denoiser", "diffusers:/nowhere"), "there is no folder '/nowhere'"),
         (("predict", "timm:local-dir:/nowhere", "x.png"), "expected a timm folder"),
         (("denoisers", "convert", "nothing", "x.pt", "out"), "improved-diffusion"),
         (("plugins", "nothing"), "no classifier source named 'nothing'"),
@@ -169,3 +173,25 @@ def test_decisions_from_the_command_line(photos: Path, tmp_path: Path, robustify
     assert refused.status == 2
     assert "not both" in refused.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_when_no_image_can_be_used_nothing_is_reported(tmp_path: Path, robustify: Command) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"nothing")
+    certified = robustify("certify", "zoo:timm", tmp_path / "bad", "--n", 20)
+    assert certified.status == 2
+    assert "none of the 1 images could be used" in certified.stderr
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert robustify("predict", "zoo:timm", tmp_path / "bad" / "a.png").status == 2
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    photos: Path, robustify: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RowStore, "add", interrupt)
+    found = robustify("certify", "zoo:timm", photos, "--n", 20)
+    assert found.status == 130
+    assert "run the same command again to continue" in found.stderr

@@ -43,6 +43,13 @@ def test_unknown_class_folders_are_refused(tmp_path: Path, folder: str) -> None:
         open_samples(tmp_path, LABELS)
 
 
+def test_the_folder_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "1" / "a.png")
+    save(tmp_path / "12" / "a.png")
+    with pytest.raises(InputError, match="the folder '12' is not a class"):
+        open_samples(tmp_path, LABELS)
+
+
 def test_ambiguous_class_names_are_refused() -> None:
     with pytest.raises(InputError, match="more than one class is called 'crane'"):
         class_indices(["crane"], ["crane", "Crane", "maillot"])

@@ -28,7 +28,7 @@ def test_the_report_is_one_file_that_needs_nothing_else(chapter: Chapter, tmp_pa
     html = (tmp_path / "report.html").read_text()
     assert "a &lt; b" in html
     assert "&lt;tiny&gt; model, no denoiser" in html
-    assert html.count("data:image/png;base64,") == 6
+    assert html.count("data:image/png;base64,") == 4  # clean and noisy: there is no denoiser
     assert html.count("<svg") == 1
     assert not re.search(r"""(src|href)=["']https?:""", html.replace("xmlns", ""))
     assert "false with chance at most 0.001" in html
@@ -43,6 +43,7 @@ def test_unlabelled_images_give_a_report_without_a_curve(
     html = (tmp_path / "report.html").read_text()
     assert "<svg" not in html
     assert "<td>–</td>" in html
+    assert "Certified accuracy" not in html
 
 
 def test_a_picture_shows_the_first_draw_that_was_counted(
