@@ -1,11 +1,11 @@
-"""`robustify demo | certify | predict | denoisers | plugins`."""
+"""`robustify demo | certify | estimate | status | verify | predict | denoisers | plugins`."""
 
 import os
 import sys
 
 import typer
 
-from robustify.cli import certify, demo, denoisers, plugins, predict
+from robustify.cli import certify, demo, denoisers, estimate, plugins, predict, status, verify
 from robustify.errors import RobustifyError
 
 app = typer.Typer(
@@ -16,13 +16,16 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("certify")(certify.certify)
+app.command("estimate")(estimate.estimate)
+app.command("status")(status.status)
+app.command("verify")(verify.verify)
 app.command("predict")(predict.predict)
 app.command("plugins")(plugins.plugins)
 app.add_typer(denoisers.app, name="denoisers")
 
 
 def main() -> None:
-    """Runs a command; errors of ours are one message and exit status 2, an interruption is 130."""
+    """Runs a command; errors of ours are one message and exit status 2."""
     # Threads that wait must not spin: on a busy machine, spinning makes sampling ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -30,9 +33,6 @@ def main() -> None:
     except RobustifyError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -57,9 +57,7 @@ class SmoothedClassifier(nn.Module):
     ) -> None:
         super().__init__()
         if not (sigma > 0 and math.isfinite(sigma)):
-            raise InputError(
-                f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {sigma}"
-            )
+            raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {sigma}")
         if precision not in PRECISIONS:
             raise InputError(f"expected precision {', '.join(PRECISIONS)}; got {precision!r}")
         denoiser.describe(sigma)  # raises where the schedule does not reach sigma

@@ -1,0 +1,66 @@
+"""`robustify verify RUN`: claims against counts; with the model and data, counts against seeds."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustify.cli.options import Classes, Denoiser, Templates, build
+
+if TYPE_CHECKING:
+    from robustify.evaluate.stored import StoredRun
+    from robustify.evaluate.verify import Problem
+
+SHOWN = 20
+
+
+def verify(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    model: Annotated[str | None, typer.Option(help="The run's classifier, to repeat rows; needs --data.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The run's images, to repeat rows; needs --model.")] = None,
+    denoiser: Denoiser = None,
+    classes: Classes = None,
+    templates: Templates = "openai",
+    sample: Annotated[int, typer.Option(help="Rows to repeat, spread over the run.", min=1)] = 5,
+) -> None:
+    """Verify a run: every claim against its counts, in independent arithmetic; with --model and --data, some counts
+    against their seeds.
+
+    Exit status: 0 all is well, 1 something is wrong, 2 nothing could be verified.
+    """
+    from robustify.errors import InputError
+    from robustify.evaluate.stored import read_run
+    from robustify.evaluate.verify import verify_run
+
+    if (model is None) != (data is None):
+        raise InputError("to repeat rows give both --model and --data")
+    stored = read_run(run)
+    wrong = verify_run(stored)
+    count = len({problem.sample for problem in wrong})
+    parts = [f"arithmetic wrong in {count}" if wrong else "arithmetic verified"]
+    differ: list[Problem] = []
+    if model is not None and data is not None and not wrong:
+        repeated = min(sample, len(stored.rows))
+        differ = _repeat(stored, model, data, denoiser, classes, templates, sample)
+        verdict = f"{len({problem.sample for problem in differ})} do not match" if differ else "all match"
+        parts.append(f"{repeated} rows recomputed from their seeds: {verdict}")
+    problems = [*wrong, *differ]
+    for problem in problems[:SHOWN]:
+        print(problem, file=sys.stderr)
+    if len(problems) > SHOWN:
+        print(f"… and {len(problems) - SHOWN} more", file=sys.stderr)
+    print(f"{len(stored.rows):,} rows: {'; '.join(parts)}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _repeat(
+    stored: "StoredRun", model: str, data: Path, denoiser: str | None, classes: str | None, templates: str, count: int
+) -> "list[Problem]":
+    from robustify.data import open_samples
+    from robustify.evaluate.replay import replay
+
+    sigma = stored.plan.sigma
+    smoothed = build(model, denoiser=denoiser, sigma=sigma, classes=classes, templates=templates)
+    return replay(smoothed, open_samples(data, smoothed.labels), stored, count)

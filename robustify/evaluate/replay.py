@@ -1,0 +1,110 @@
+"""Repeats rows of a run from their seeds: the same model on the same images must vote the same again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+from robustify.certificates import Certificate, Evidence
+from robustify.data import Sample
+from robustify.errors import RunError
+from robustify.evaluate.store import Row
+from robustify.evaluate.stored import StoredRun
+from robustify.evaluate.verify import Problem
+from robustify.smoothing import SmoothedClassifier
+from robustify.smoothing.identity import classifier_hash, denoiser_hash
+
+
+def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: StoredRun, count: int = 5) -> list[Problem]:
+    """What differs when `count` rows, spread over the run, are drawn again; nothing if all is well.
+
+    Votes, selection, looks and the hash of the pixels must be identical. True labels of all rows are compared with
+    those of the data.
+
+    Arguments:
+        model: The one of the run; noise of the run's sigma.
+        samples: The run's data, or more.
+        run: What is to be repeated.
+        count: Rows to repeat.
+
+    Raises:
+        RunError: If the model is another one.
+    """
+    check_same_model(model, run)
+    by_id = {sample.id: sample for sample in samples}
+    known = [row for row in run.rows if row.sample in by_id]
+    problems = [
+        Problem(row.sample, "sample", row.sample, "an image of the data") for row in run.rows if row.sample not in by_id
+    ]
+    for row in known:
+        if row.truth != (truth := by_id[row.sample].label):
+            problems.append(Problem(row.sample, "truth", row.truth, truth))
+    chosen = spread(known, count)
+    for batch in sorted({row.batch for row in chosen}):
+        problems += _replay(model, by_id, run, [row for row in chosen if row.batch == batch])
+    return problems
+
+
+def check_same_model(model: SmoothedClassifier, run: StoredRun) -> None:
+    """Refuses a model that is not the one of the run.
+
+    Raises:
+        RunError: With each difference.
+    """
+    found = {
+        "classifier_sha256": classifier_hash(model.classifier),
+        "denoiser_sha256": denoiser_hash(model.denoiser, model.sigma),
+        "contract": str(model.contract),
+        "dtype": str(model.classifier.dtype).removeprefix("torch."),
+        "labels": list(model.labels),
+        "sigma": model.sigma,
+    }
+    different = [key for key, value in found.items() if run.config.get(key) != value]
+    if different:
+        lines = [f"  {key}: there {run.config.get(key)}, now {found[key]}" for key in different]
+        raise RunError("this is not the model of the run, so its rows cannot be repeated:\n" + "\n".join(lines))
+
+
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """So many rows, evenly spread, the first and the last among them."""
+    if len(rows) <= count:
+        return list(rows)
+    if count < 2:
+        return list(rows[:count])
+    return [rows[i * (len(rows) - 1) // (count - 1)] for i in range(count)]
+
+
+def _replay(
+    model: SmoothedClassifier, by_id: Mapping[str, Sample], run: StoredRun, rows: Sequence[Row]
+) -> list[Problem]:
+    """Rows that share a batch size."""
+    images = {row.sample: model.prepare(by_id[row.sample].image, row.soundness) for row in rows}
+    pixels = {name: sha256(image.cpu().contiguous().numpy().data).hexdigest() for name, image in images.items()}
+    found = dict(model.certificates(images.items(), _evidence(model, run, rows[0])))
+    return [problem for row in rows for problem in _compare(row, found[row.sample], pixels[row.sample])]
+
+
+def _evidence(model: SmoothedClassifier, run: StoredRun, row: Row) -> Evidence:
+    return Evidence(
+        plan=run.plan,
+        seed=int(run.config["seed"]),
+        fresh=bool(run.config.get("fresh")),
+        sample="",
+        soundness=row.soundness,
+        contract=model.contract,
+        classifier=str(run.config["classifier_sha256"]),
+        denoiser=str(run.config["denoiser_sha256"]),
+        dtype=str(run.config["dtype"]),
+        batch=row.batch,
+    )
+
+
+def _compare(row: Row, certificate: Certificate, pixels: str) -> list[Problem]:
+    again = replace(
+        row, pixels=pixels, **{name: getattr(certificate, name) for name in ("selection", "votes", "looks")}
+    )
+    fields = ("pixels", "selection", "votes", "looks")
+    return [
+        Problem(row.sample, name, getattr(row, name), f"{getattr(again, name)}, as drawn again")
+        for name in fields
+        if getattr(row, name) != getattr(again, name)
+    ]

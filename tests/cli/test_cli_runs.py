@@ -1,0 +1,145 @@
+"""The commands about runs as a user types them."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image as PILImage
+from safetensors.torch import load_file
+
+from robustify.cli.__main__ import main
+from robustify.zoo import HELD_OUT
+from robustify.zoo.fashion_mnist import CLASSES
+
+
+class Outcome(NamedTuple):
+    """What a command left behind."""
+
+    status: object
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def robustify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command line in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["robustify", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return Outcome(stopped.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Class folders with six pictures."""
+    arrays = load_file(HELD_OUT)
+    for i in range(6):
+        place = tmp_path / "photos" / CLASSES[arrays["labels"][i]].replace(" ", "_")
+        place.mkdir(parents=True, exist_ok=True)
+        PILImage.fromarray(arrays["images"][i, 0].numpy()).save(place / f"{i}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def certified(photos: Path, tmp_path: Path, robustify: Command) -> Path:
+    """A tiny run."""
+    found = robustify("certify", "zoo:timm", photos, "--n", 40, "--n0", 20, "--sigma", 0.1, "--out", "run")
+    assert found.status == 0, found.stderr
+    return tmp_path / "run"
+
+
+def test_a_run_is_verified_and_repeated(certified: Path, photos: Path, robustify: Command) -> None:
+    plain = robustify("verify", certified)
+    assert (plain.status, plain.stdout) == (0, "6 rows: arithmetic verified\n")
+    again = robustify("verify", certified, "--model", "zoo:timm", "--data", photos, "--sample", 3)
+    conclusion = "6 rows: arithmetic verified; 3 rows recomputed from their seeds: all match\n"
+    assert (again.status, again.stdout) == (0, conclusion)
+    other = robustify("verify", certified, "--model", "zoo:transformers", "--data", photos)
+    assert other.status == 2
+    assert "not the model of the run" in other.stderr
+    half = robustify("verify", certified, "--model", "zoo:timm")
+    assert half.status == 2
+    assert "both --model and --data" in half.stderr
+
+
+def test_a_changed_row_is_named(certified: Path, photos: Path, robustify: Command) -> None:
+    table = pq.read_table(certified / "rows.parquet")
+    rows = table.to_pylist()
+    kept = next(row for row in rows if row["radius"] > 0)
+    kept["radius"] *= 1.001
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), certified / "rows.parquet")
+    found = robustify("verify", certified)
+    assert (found.status, found.stdout) == (1, "6 rows: arithmetic wrong in 1\n")
+    assert f"{kept['sample']}: radius is {kept['radius']}; expected at most" in found.stderr
+    kept["radius"] /= 1.001
+    kept["pixels"] = "0" * 64
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), certified / "rows.parquet")
+    found = robustify("verify", certified, "--model", "zoo:timm", "--data", photos, "--sample", 6)
+    assert found.status == 1
+    assert found.stdout.endswith("6 rows recomputed from their seeds: 1 do not match\n")
+    assert f"{kept['sample']}: pixels is 000" in found.stderr
+
+
+def test_status_during_and_after_a_run(certified: Path, robustify: Command) -> None:
+    after = robustify("status", certified)
+    assert after.status == 0, after.stderr
+    for part in (
+        "6 of 6 images, 360 draws; ",
+        "finished",
+        "certified accuracy at radius 0.1: ",
+        "95 % interval",
+        "mean radius: ",
+        "abstained: ",
+        "false certificates: at most 0.006 expected, at most 1 with 99.9 % confidence",
+    ):
+        assert part in after.stdout
+    table = pq.read_table(certified / "rows.parquet")
+    (certified / "rows.parquet").unlink()
+    nothing = robustify("status", certified)
+    assert nothing.stdout.startswith("0 of 6 images, 0 draws; 0 s spent\n")
+    (certified / "rows").mkdir(exist_ok=True)
+    for i in range(2):
+        pq.write_table(table.slice(i, 1), certified / "rows" / f"{i}.parquet")
+    during = robustify("status", certified)
+    assert "2 of 6 images, 120 draws; " in during.stdout
+    assert " left\n" in during.stdout
+    config = json.loads((certified / "run.json").read_text())
+    (certified / "run.json").write_text(json.dumps({**config, "samples": 2}))
+    assert "finished" not in robustify("status", certified).stdout
+
+
+def test_no_run_is_one_clear_message(tmp_path: Path, robustify: Command) -> None:
+    for command in ("status", "verify"):
+        found = robustify(command, tmp_path / "nowhere")
+        assert found.status == 2
+        assert "holds no certification run" in found.stderr
+
+
+def test_estimate_tells_the_cost_and_writes_nothing(photos: Path, tmp_path: Path, robustify: Command) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    exact = robustify("estimate", "zoo:timm", photos, "--n", 100, "--n0", 20, "--batch", 32)
+    assert exact.status == 0, exact.stderr
+    assert "images: 6\nforwards: 720, in batches of 32\ntime: " in exact.stdout
+    assert "peak memory: " in exact.stdout
+    most = robustify("estimate", "zoo:timm", photos, "--n-max", 1_000, "--every", 2)
+    assert "images: 3\nforwards: at most 3,300, in batches of 64\ntime: at most " in most.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "x.png").write_bytes(b"\x89PNG")
+    broken = robustify("estimate", "zoo:timm", tmp_path / "empty")
+    assert broken.status == 2
+    assert "cannot read an image" in broken.stderr
