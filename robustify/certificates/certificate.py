@@ -1,11 +1,13 @@
 """The certificate: a frozen value that explains itself."""
 
+import math
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from typing import final
 
 from robustify.certificates.plans import Look, Plan
 from robustify.certificates.transcript import Transcript
+from robustify.errors import InputError
 from robustify.types import InputContract
 
 
@@ -75,6 +77,24 @@ class Certificate:
     def n(self) -> int:
         """Draws that tested the label."""
         return self.looks[-1].n
+
+    def radius_lp(self, p: float) -> float:
+        """A radius in another norm, derived from the ℓ2 radius; no certificate of its own.
+
+        With d pixels, no vector's ℓ2 norm exceeds its ℓp norm for p <= 2, nor d^(1/2 - 1/p) times it for p > 2.
+
+        Arguments:
+            p: At least 1; `math.inf` for the largest change of any pixel.
+
+        Raises:
+            InputError: If p is less than 1.
+        """
+        if not p >= 1:
+            raise InputError(f"expected a norm of p >= 1; got {p}")
+        if p <= 2:
+            return self.radius
+        shrink: float = math.prod(self.evidence.contract.shape) ** (1 / p - 1 / 2)
+        return self.radius * shrink * (1 - 1e-12)
 
     def holds(self, label: int, *, at: float) -> bool:
         """Whether `label` is certified against every change of ℓ2 norm up to and including `at`."""

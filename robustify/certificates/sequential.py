@@ -36,7 +36,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias, final
 
 import numpy as np
@@ -162,25 +162,6 @@ def group_sequential_test(
         failures, _ = _boundaries(1 - p0, looks, _budgets(spending, beta, len(looks)))
         futility = tuple(n - least for n, least in zip(looks, failures, strict=True))
     return GroupSequentialTest(p0, alpha, looks, boundaries, futility, size)
-
-
-def nested_claims(tests: Sequence[GroupSequentialTest], counts: Sequence[int]) -> int:
-    """How many of the rising thresholds of `tests` one run has certified, at one `alpha` for all of them.
-
-    A threshold counts only if all smaller ones have crossed too, at whichever look. A false claim thus
-    needs the smallest false threshold to cross, which is one fixed test. Once the first threshold
-    that has not crossed gives up, so may the run.
-
-    Arguments:
-        tests: Same looks and alpha, thresholds increasing.
-        counts: Successes of one class at the looks so far.
-
-    Raises:
-        InputError: If the tests do not belong together.
-    """
-    if any(a.p0 >= b.p0 or a.looks != b.looks or a.alpha != b.alpha for a, b in pairwise(tests)):
-        raise InputError("expected tests of rising thresholds that share their looks and alpha")
-    return sum(1 for _ in takewhile(lambda test: test.crossed(counts), tests))
 
 
 def last_boundary(p0: float, *, alpha: float, looks: Sequence[int], boundaries: Sequence[int]) -> int:

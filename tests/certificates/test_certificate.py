@@ -1,6 +1,8 @@
+import math
 from dataclasses import FrozenInstanceError, replace
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from robustify.certificates.certificate import Certificate, Evidence, conclude, 
 from robustify.certificates.plans import FixedPlan
 from robustify.certificates.prediction import binomial_test, predict_votes
 from robustify.certificates.transcript import Transcript
+from robustify.errors import InputError
 from robustify.types import InputContract
 
 LABELS = ("cat", "dog", "fox")
@@ -125,3 +128,20 @@ def test_prediction_pays_for_imperfect_noise_in_votes() -> None:
     exact = predict_votes((70, 30, 0), LABELS, n=100, alpha=0.001)
     loose = predict_votes((70, 30, 0), LABELS, n=100, alpha=0.001, slack=1e-3)
     assert loose.p_value == binomial_test(67, 33) > exact.p_value  # P(more than 3 of 100) is 4e-6
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, 10.0, math.inf])
+def test_a_radius_in_another_norm_lies_within_the_l2_ball(p: float) -> None:
+    certificate = certified((0, 100, 0), (0, 1_000, 0))
+    radius = certificate.radius_lp(p)
+    flat, spike = np.full(64, 1.0), np.eye(1, 64)[0]
+    for direction in (flat, spike, np.arange(1.0, 65)):
+        change = direction / np.linalg.norm(direction, p) * radius
+        assert np.linalg.norm(change) <= certificate.radius * (1 + 1e-9)
+    worst = flat if p > 2 else spike
+    assert np.linalg.norm(worst / np.linalg.norm(worst, p) * radius) == pytest.approx(certificate.radius)
+
+
+def test_a_norm_below_one_is_none() -> None:
+    with pytest.raises(InputError, match="p >= 1"):
+        certified((0, 100, 0), (0, 1_000, 0)).radius_lp(0.5)
