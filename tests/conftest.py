@@ -9,9 +9,13 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image as PILImage
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+settings.register_profile("deterministic", derandomize=True, deadline=None)
+settings.load_profile("deterministic")
 
 MakePicture: TypeAlias = Callable[..., PILImage.Image]
 Awaken: TypeAlias = Callable[[nn.Module], nn.Module]
