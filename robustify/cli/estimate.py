@@ -5,14 +5,30 @@ from typing import Annotated
 
 import typer
 
-from robustify.cli.options import Alpha, Batch, Classes, Denoiser, Model, Seed, Sigma, Soundness, Templates, build
+from robustify.cli.options import (
+    Alpha,
+    Batch,
+    Classes,
+    Denoiser,
+    Model,
+    Precision,
+    Seed,
+    Sigma,
+    Soundness,
+    Templates,
+    build,
+    check_exists,
+)
 
 
 def estimate(
     model: Model,
-    data: Annotated[Path, typer.Argument(help="Folder of class folders, or .npz / .safetensors with images, labels.")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder of images or class folders, or .npz / .safetensors with images, labels.")
+    ],
     denoiser: Denoiser = None,
     sigma: Sigma = 0.25,
+    precision: Precision = "float32",
     radius: Annotated[
         list[float] | None, typer.Option(help="Decide at this radius, yes or no; may be given more than once.")
     ] = None,
@@ -32,6 +48,8 @@ def estimate(
     from robustify.evaluate.estimate import estimate as measure
     from robustify.smoothing import Settings
 
-    smoothed = build(model, denoiser=denoiser, sigma=sigma, classes=classes, templates=templates)
+    settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)
+    check_exists(data)
+    smoothed = build(model, denoiser=denoiser, sigma=sigma, precision=precision, classes=classes, templates=templates)
     samples = open_samples(data, smoothed.labels)[::every]
-    print(measure(smoothed, samples, Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)))
+    print(measure(smoothed, samples, settings))

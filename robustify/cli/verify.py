@@ -61,6 +61,13 @@ def _repeat(
     from robustify.data import open_samples
     from robustify.evaluate.replay import replay
 
-    sigma = stored.plan.sigma
-    smoothed = build(model, denoiser=denoiser, sigma=sigma, classes=classes, templates=templates)
+    precision = next((p for p in ("bfloat16", "float16") if f"{p} autocast" in stored.config["dtype"]), "float32")
+    smoothed = build(
+        model,
+        denoiser=denoiser,
+        sigma=stored.plan.sigma,
+        precision=precision,
+        classes=classes,
+        templates=templates,
+    )
     return replay(smoothed, open_samples(data, smoothed.labels), stored, count)

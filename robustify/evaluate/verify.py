@@ -35,7 +35,7 @@ from scipy.special import bdtrc
 
 from robustify.certificates.plans import RUNNER_UP, Claim, DecisionPlan, FixedPlan, Look, Plan
 from robustify.certificates.quantised import total_variation
-from robustify.errors import RunError
+from robustify.errors import InputError, RunError
 from robustify.evaluate.exact import (
     crossing_chance,
     early_boundaries,
@@ -249,7 +249,7 @@ def _decided(row: Row, plan: Plan, own: Claim) -> Iterator[Problem]:
     if row.radius > proven * (1 + 2e-9):  # by the runner-up, with the share of alpha that is left
         if row.radius > own.radius * (1 + _SAME):
             yield Problem(row.sample, "radius", row.radius, f"at most {own.radius}")
-        yield from _bounded(row, replace(plan, alpha=RUNNER_UP * plan.alpha, radii=(1e-6 * plan.sigma,)), own)
+        yield from _by_runner_up(row, plan, own)
         return
     if Fraction(row.p_lower) > best + (_ULP if best else 0):
         yield Problem(row.sample, "p_lower", row.p_lower, f"at most {own.p_lower}")
@@ -258,6 +258,16 @@ def _decided(row: Row, plan: Plan, own: Claim) -> Iterator[Problem]:
     reach = Fraction(row.radius) / Fraction(plan.sigma)
     if row.radius > 0 and (row.radius > proven * (1 + 2e-9) or not _at_most(normal_chance(reach), best)):
         yield Problem(row.sample, "radius", row.radius, f"at most {own.radius}")
+
+
+def _by_runner_up(row: Row, plan: DecisionPlan, own: Claim) -> Iterator[Problem]:
+    """Bounds and radius of a decision that rests on label and runner-up, with their share of alpha."""
+    try:
+        bounds = replace(plan, alpha=RUNNER_UP * plan.alpha, radii=(1e-6 * plan.sigma,))
+    except InputError:  # so few draws that this route proves nothing
+        yield Problem(row.sample, "radius", row.radius, f"at most {own.radius}")
+        return
+    yield from _bounded(row, bounds, own)
 
 
 def _at_most(number: Any, limit: Fraction) -> bool:  # noqa: ANN401

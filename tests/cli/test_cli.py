@@ -4,43 +4,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image as PILImage
 from safetensors.torch import load_file
 
-from robustify.cli.__main__ import main
 from robustify.evaluate.store import RowStore
 from robustify.zoo import HELD_OUT
 from robustify.zoo.fashion_mnist import CLASSES
 
-
-class Outcome(NamedTuple):
-    """What a command left behind."""
-
-    status: object
-    stdout: str
-    stderr: str
-
-
-Command = Callable[..., Outcome]
-
-
-@pytest.fixture
-def robustify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line in the test's own folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["robustify", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return Outcome(stopped.value.code or 0, *capsys.readouterr())
-
-    return run
+Command = Callable[..., Any]
+"""Runs a command line; answers with status, stdout and stderr."""
 
 
 @pytest.fixture(scope="module")

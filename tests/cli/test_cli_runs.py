@@ -1,10 +1,9 @@
 """The commands about runs as a user types them."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,35 +11,11 @@ import pytest
 from PIL import Image as PILImage
 from safetensors.torch import load_file
 
-from robustify.cli.__main__ import main
 from robustify.zoo import HELD_OUT
 from robustify.zoo.fashion_mnist import CLASSES
 
-
-class Outcome(NamedTuple):
-    """What a command left behind."""
-
-    status: object
-    stdout: str
-    stderr: str
-
-
-Command = Callable[..., Outcome]
-
-
-@pytest.fixture
-def robustify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line in the test's own folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["robustify", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return Outcome(stopped.value.code or 0, *capsys.readouterr())
-
-    return run
+Command = Callable[..., Any]
+"""Runs a command line; answers with status, stdout and stderr."""
 
 
 @pytest.fixture

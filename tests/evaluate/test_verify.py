@@ -240,3 +240,24 @@ def test_a_run_without_rows_or_sense_cannot_be_verified(run: StoredRun, out: Pat
     (out / "run.json").write_text(json.dumps({**run.config, "alpha": 2}))
     with pytest.raises(RunError, match="describes no possible run"):
         verify_run(read_run(out))
+
+
+@pytest.mark.parametrize("run", ["decision"], indirect=True)
+def test_decisions_by_the_runner_up_are_verified_and_guarded(run: StoredRun) -> None:
+    """57 % of the votes are short of what the radius needs, but no rival has more than 21.6 %."""
+    row, plan = claimed(run), run.plan
+    assert row.label is not None
+    looks = tuple(Look(n, round(0.57 * n), math.ceil(0.215 * n)) for n in plan.schedule)
+    votes = [0, 0, 0]
+    votes[row.label] = looks[-1].label
+    others = [c for c in range(3) if c != row.label]
+    votes[others[0]] = looks[-1].rival
+    votes[others[1]] = looks[-1].n - looks[-1].label - looks[-1].rival
+    claim = plan.claim(looks)
+    assert claim.radius == pytest.approx(0.05)
+    assert not any(test.crossed([look.label for look in looks]) for test in plan.tests)  # type: ignore[attr-defined]
+    genuine = replace(row, looks=looks, votes=tuple(votes), **claim._asdict())
+    assert fields(genuine, run) == set()
+    assert "radius" in fields(replace(genuine, radius=0.1), run)
+    assert "p_lower" in fields(replace(genuine, p_lower=claim.p_lower + 0.01), run)
+    assert "p_upper" in fields(replace(genuine, p_upper=claim.p_upper - 0.01), run)
