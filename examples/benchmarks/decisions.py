@@ -61,7 +61,7 @@ def compare(rows: list[Row], sigma: float, radius: float) -> dict[str, float]:
 
 def main(
     every: Annotated[int, typer.Option(help="Take every k-th of the 500 held-out images.")] = 10,
-    votes: Annotated[int, typer.Option(help="Real draws for each image and sigma.")] = 1_000,
+    votes: Annotated[int, typer.Option(help="Real draws for each image and sigma.")] = 600,
     out: Annotated[Path, typer.Option(help="Folder of the runs; continues.")] = Path("run-decisions"),
 ) -> None:
     """Draws the votes, replays both methods, prints and writes the table."""

@@ -138,7 +138,8 @@ class FixedPlan(Plan):
 class AdaptivePlan(Plan):
     """The largest radius from at most `n` draws, stopping early where more would gain little.
 
-    Both bounds may be read at every look; at the last they are within .003 sigma of Clopper-Pearson's.
+    Both bounds may be read at every look; at the last, for probabilities up to .999, they prove a radius within
+    .003 sigma of Clopper-Pearson's.
     """
 
     rule = "adaptive"

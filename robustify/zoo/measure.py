@@ -5,7 +5,6 @@ accuracy beside it, for the shipped denoiser before each shipped classifier.
 """
 
 import json
-from pathlib import Path
 
 import torch
 import typer
@@ -37,8 +36,8 @@ def noisy_accuracy(classifier: ImageClassifier, denoiser: Denoiser, sigma: float
     return right / (draws * len(images))
 
 
-def measure(folder: Path = FOLDER) -> dict[str, dict[str, dict[str, float]]]:
-    """Accuracy by classifier, by with or without denoiser, by sigma."""
+def measure() -> dict[str, dict[str, dict[str, float]]]:
+    """Accuracy by classifier, by with or without denoiser, by sigma; also written into the zoo's record."""
     ddpm = denoisers.load("ddpm")
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name in tqdm(classifiers.names(), desc="measure"):
@@ -48,7 +47,7 @@ def measure(folder: Path = FOLDER) -> dict[str, dict[str, dict[str, float]]]:
             kind: {str(sigma): round(noisy_accuracy(classifier, denoiser, sigma), 4) for sigma in SIGMAS}
             for kind, denoiser in (("denoised", ddpm), ("noisy", Identity(channels=1)))
         }
-    file = folder / "record.json"
+    file = FOLDER / "record.json"
     record = json.loads(file.read_text())
     record["models"]["ddpm"]["denoised_accuracy"] = found["timm"]["denoised"]
     record["models"]["ddpm"]["noisy_accuracy"] = found["timm"]["noisy"]

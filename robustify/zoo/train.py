@@ -12,7 +12,7 @@ import torch
 import typer
 from safetensors.torch import save_file
 
-from robustify.zoo import FOLDER, HELD_OUT, fashion_mnist, training
+from robustify.zoo import FOLDER, HELD_OUT, fashion_mnist, measure, training
 
 
 class Target(StrEnum):
@@ -42,7 +42,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of Fashion-MNIST's idx files.")] = fashion_mnist.DEBIAN_FOLDER,
     out: Annotated[Path, typer.Option(help="Folder of the zoo.")] = FOLDER,
 ) -> None:
-    """Trains the zoo's models on Fashion-MNIST's training split and records how."""
+    """Trains the zoo's models on Fashion-MNIST's training split and records how, and what they reach."""
     out.mkdir(parents=True, exist_ok=True)
     if target in (Target.IMAGES, Target.ALL):
         save_images(data, out)
@@ -50,6 +50,8 @@ def main(
         if target in (model, Target.ALL):
             trainer = import_module(f"robustify.zoo.train_{model}")
             update_record(out / "record.json", folder, trainer.train(data, out / folder))
+    if out == FOLDER:  # elsewhere the zoo's own sources would not find the models
+        measure.measure()
 
 
 def save_images(data: Path, out: Path) -> None:
