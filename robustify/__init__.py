@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from robustify.denoisers import Identity as Identity
     from robustify.errors import RobustifyError as RobustifyError
     from robustify.evaluate import certify_dataset as certify_dataset
+    from robustify.finetune import Examples as Examples
+    from robustify.finetune import Lora as Lora
+    from robustify.finetune import Recipe as Recipe
+    from robustify.finetune import tune as tune
+    from robustify.finetune.objectives import Objective as Objective
     from robustify.registry import CLASSIFIERS as CLASSIFIERS
     from robustify.registry import DENOISERS as DENOISERS
     from robustify.smoothing import Settings as Settings
@@ -37,6 +42,11 @@ _HOMES = {
     "Identity": "denoisers",
     "RobustifyError": "errors",
     "certify_dataset": "evaluate",
+    "Examples": "finetune",
+    "Lora": "finetune",
+    "Recipe": "finetune",
+    "tune": "finetune",
+    "Objective": "finetune.objectives",
     "CLASSIFIERS": "registry",
     "DENOISERS": "registry",
     "Settings": "smoothing",

@@ -1,7 +1,10 @@
 """The one line: composition only."""
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -12,8 +15,12 @@ from robustify.errors import InputError
 from robustify.registry import CLASSIFIERS, DENOISERS
 from robustify.smoothing import SmoothedClassifier
 
+if TYPE_CHECKING:
+    from robustify.finetune import Recipe
+    from robustify.finetune.objectives import Objective
 
-def robustify(
+
+def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
     model: str | nn.Module | ImageClassifier | ZeroShotModel,
     *,
     sigma: float = 0.25,
@@ -24,6 +31,10 @@ def robustify(
     tokenizer: Callable[..., Tensor] | None = None,
     classes: Sequence[str] | None = None,
     templates: str | Sequence[str] = "openai",
+    tune: "str | Objective | Recipe | None" = None,
+    data: Any = None,  # noqa: ANN401
+    out: str | PathLike[str] | None = None,
+    tuned: str | PathLike[str] | None = None,
 ) -> SmoothedClassifier:
     """Turns an image classifier into a certified one.
 
@@ -40,12 +51,20 @@ def robustify(
         tokenizer: For an open_clip model.
         classes: What a zero-shot model shall tell apart; or the names of a plain module's classes.
         templates: Prompts around them: `"openai"`, `"simple"` or a list of format strings.
+        tune: Fine-tunes the classifier behind the denoiser first: an objective such as `"ft-cadis"`, with defaults
+            for this model and data, which are printed; a published recipe of `finetune.PRESETS`; or one's own.
+        data: To learn from: a folder of class folders, an array file, a pair (images, labels) or a data set.
+        out: Folder of the training run, which the same call continues; named after the model where None.
+        tuned: Folder of a training run of this classifier that is done: takes what was learned there.
 
     Raises:
         InputError: If the arguments do not fit each other.
         PluginError: If a named source cannot be used.
         ModelError: If no certificate would hold for the model.
+        RunError: If training cannot start or go on in its folder.
     """
+    if (tune is None) != (data is None):
+        raise InputError("tune= says how to learn and data= from what; give both or neither")
     found = _find(model, preprocessing, processor, tokenizer, classes)
     if isinstance(found, ZeroShotModel):
         if classes is None:
@@ -55,7 +74,29 @@ def robustify(
         raise InputError(
             f"{found.name} has its own {len(found.labels)} classes; classes= is for zero-shot models and plain modules"
         )
-    return SmoothedClassifier(found, _find_denoiser(denoiser), sigma=sigma, precision=precision)
+    if tuned is not None:
+        from robustify.finetune import load_tuned
+
+        found = load_tuned(Path(tuned), found)
+    smoothed = SmoothedClassifier(found, _find_denoiser(denoiser), sigma=sigma, precision=precision)
+    return smoothed if tune is None else _tune(smoothed, tune, data, out)
+
+
+def _tune(
+    model: SmoothedClassifier,
+    how: "str | Objective | Recipe",
+    data: Any,  # noqa: ANN401
+    out: str | PathLike[str] | None,
+) -> SmoothedClassifier:
+    from robustify.data import training_examples
+    from robustify.finetune import Recipe, find_recipe, tune
+
+    examples = training_examples(model, data)
+    recipe = how if isinstance(how, Recipe) else find_recipe(how, model, len(examples))
+    if out is None:
+        name = f"{model.classifier.name}-{type(recipe.objective).__name__}-{model.sigma:g}".lower()
+        out = re.sub(r"[^a-z0-9.]+", "-", name)
+    return tune(model, examples, recipe, Path(out)).model
 
 
 def _find(

@@ -28,11 +28,11 @@ class UnknownPluginError(PluginError, LookupError):
     """Nothing installed, and nothing we know of, goes by this name."""
 
     def __init__(self, kind: str, name: str, installed: Sequence[str], known: Sequence[str], group: str) -> None:
-        lines = [f"no {kind} source named {name!r}."]
+        lines = [f"no {kind} named {name!r}."]
         if close := get_close_matches(name, [*installed, *known], n=1):
             lines.append(f"Did you mean {close[0]!r}?")
         lines.append(f"Installed: {', '.join(sorted(installed)) or 'none'}.")
-        lines.append(f"A {kind} source is an entry point in the group {group!r}; see plugins/README.md.")
+        lines.append(f"A {kind} is an entry point in the group {group!r}; see plugins/README.md.")
         super().__init__("\n  ".join(lines))
 
 
@@ -41,8 +41,7 @@ class MissingPluginError(PluginError, ImportError):
 
     def __init__(self, kind: str, name: str, distribution: str) -> None:
         super().__init__(
-            f"the {kind} source {name!r} lives in {distribution!r}, which is not installed.\n"
-            f"  pip install {distribution}"
+            f"the {kind} {name!r} lives in {distribution!r}, which is not installed.\n  pip install {distribution}"
         )
 
 
@@ -50,7 +49,7 @@ class BrokenPluginError(PluginError, ImportError):
     """A source that fails to import or lacks what a source must have."""
 
     def __init__(self, kind: str, name: str, origin: str, reason: str) -> None:
-        super().__init__(f"the {kind} source {name!r} from {origin} cannot be used: {reason}")
+        super().__init__(f"the {kind} {name!r} from {origin} cannot be used: {reason}")
 
 
 class PluginConflictError(PluginError):
@@ -58,6 +57,5 @@ class PluginConflictError(PluginError):
 
     def __init__(self, kind: str, name: str, origins: Sequence[str]) -> None:
         super().__init__(
-            f"{len(origins)} packages provide the {kind} source {name!r}: {', '.join(origins)}.\n"
-            "  Uninstall all but one."
+            f"{len(origins)} packages provide the {kind} {name!r}: {', '.join(origins)}.\n  Uninstall all but one."
         )

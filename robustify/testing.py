@@ -3,7 +3,7 @@
 Each check returns nothing where all is well and raises `ModelError` at the first thing that is wrong, saying
 what it found, what a certificate needs instead and where to look. Call them from your tests:
 
-    check_source(CLASSIFIERS.source("mine"))
+    check_source(CLASSIFIERS.find("mine"))
     check_classifier(CLASSIFIERS.load("mine:small"))
 """
 

@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import pytest
+import torch
 from torch import Tensor, nn
 
 from robustify import CLASSIFIERS, ImageClassifier, Preprocessing, ZeroShotModel, robustify
@@ -81,3 +84,22 @@ class Loud(nn.Module):
 def test_a_plain_module_must_say_how_it_wants_its_pixels() -> None:
     with pytest.raises(InputError, match=r"Pass preprocessing=Preprocessing"):
         robustify(Loud().eval())
+
+
+def test_tuning_in_one_line(tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (12, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = (images, torch.arange(12) % 3)
+    torch.manual_seed(0)
+    base = network()
+    model = robustify(base, preprocessing=PLAIN, tune="gaussian", data=data, out=tmp_path / "run")
+    assert "tuned with Gaussian at sigma = 0.25" in model.classifier.name
+    again = robustify(base, preprocessing=PLAIN, tuned=tmp_path / "run")
+    assert torch.equal(model.classifier(images / 255), again.classifier(images / 255))
+    assert not torch.equal(model.classifier(images / 255), base((images / 255 - 0.5) / 0.5))
+
+
+def test_how_and_from_what_belong_together() -> None:
+    with pytest.raises(InputError, match="give both or neither"):
+        robustify(network(), preprocessing=PLAIN, tune="gaussian")
+    with pytest.raises(InputError, match="give both or neither"):
+        robustify(network(), preprocessing=PLAIN, data=([], []))

@@ -13,6 +13,8 @@ PACKAGE = Path(robustify.__file__).parent
 LAYERS = [
     "types",
     "errors",
+    "files",
+    "entries",
     "cards",
     "certificates",
     "classifiers",

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -67,8 +68,8 @@ def test_an_installed_source_is_listed_and_loads(toys: Registry[str], install: I
     install("toy-good", "good", "toy_good")
     assert toys.names() == ["good"]
     assert toys.load("good:ball") == "toy ball"
-    assert toys.source("good").names() == ["ball", "kite"]
-    assert toys.source("good") is sys.modules["toy_good"]
+    assert toys.find("good").names() == ["ball", "kite"]
+    assert toys.find("good") is sys.modules["toy_good"]
     assert toys.origin("good") == "toy-good 1.0"
 
 
@@ -248,9 +249,9 @@ def test_the_guides_classifier_plugin_works_as_typed(install: Install, monkeypat
 
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", random_weights)
     monkeypatch.setattr(CLASSIFIERS, "_ready", dict(CLASSIFIERS._ready))
-    (project,) = readme("toml")
+    project, _ = readme("toml")
     (entry,) = tomllib.loads(project)["project"]["entry-points"][CLASSIFIERS.group].items()
-    plugin, test, _ = readme("python")
+    plugin, test, *_ = readme("python")
     install("robustify-torchvision", *entry, plugin, group=CLASSIFIERS.group)
     checks: dict[str, Any] = {}
     exec(test, checks)
@@ -262,10 +263,32 @@ def test_the_guides_classifier_plugin_works_as_typed(install: Install, monkeypat
 
 def test_the_guides_denoiser_plugin_works_as_typed(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DENOISERS, "_ready", dict(DENOISERS._ready))
-    *_, plugin = readme("python")
+    *_, plugin, _ = readme("python")
     install("robustify-blur", "blur", "robustify_blur", plugin, group=DENOISERS.group)
     images = torch.linspace(0, 1, 32).expand(2, 3, 32, 32)
-    check_source(DENOISERS.source("blur"))
+    check_source(DENOISERS.find("blur"))
     check_denoiser(DENOISERS.load("blur:5"), images, sigma=0.25)
     with pytest.raises(InputError, match="expected a window of 3, 5, 7 pixels; got '4'"):
         DENOISERS.load("blur:4")
+
+
+def test_the_guides_objective_plugin_works_as_typed(
+    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from robustify import Examples, robustify, tune
+    from robustify.finetune import find_recipe
+    from robustify.finetune.objectives.registered import OBJECTIVES
+
+    monkeypatch.setattr(OBJECTIVES, "_ready", dict(OBJECTIVES._ready))
+    *_, plugin = readme("python")
+    *_, project = readme("toml")
+    (entry,) = tomllib.loads(project)["project"]["entry-points"][OBJECTIVES.group].items()
+    install("robustify-brier", entry[0], "robustify_brier", plugin, group=OBJECTIVES.group, attribute=":Brier")
+    assert entry[1] == "robustify_brier:Brier"
+    model = robustify("zoo:timm", denoiser="zoo:ddpm", sigma=0.5)
+    data = Examples(model, torch.zeros(4, 1, 32, 32, dtype=torch.uint8), [0, 1, 2, 3])
+    recipe = replace(find_recipe("brier", model, 4), epochs=1, cache=2)
+    assert 0 < tune(model, data, recipe, tmp_path / "run", quiet=True).history[-1]["loss"] < 2
+    install("robustify-wrong", "wrong", "robustify_wrong", "loss = 1", group=OBJECTIVES.group, attribute=":loss")
+    with pytest.raises(BrokenPluginError, match="expected a subclass of Objective; got 1"):
+        OBJECTIVES.find("wrong")

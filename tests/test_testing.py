@@ -39,12 +39,12 @@ def test_a_source_passes(listed: Callable[..., list[str]]) -> None:
 
 @pytest.mark.parametrize("name", ["timm", "open_clip", "hf", "zoo"])
 def test_our_classifier_sources_pass(name: str) -> None:
-    check_source(CLASSIFIERS.source(name))
+    check_source(CLASSIFIERS.find(name))
 
 
 @pytest.mark.parametrize("name", ["diffusers", "zoo"])
 def test_our_denoiser_sources_pass(name: str) -> None:
-    check_source(DENOISERS.source(name))
+    check_source(DENOISERS.find(name))
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,16 @@ def plugins(
     source: Annotated[str | None, typer.Argument(help="List what this source offers.")] = None,
     pattern: Annotated[str, typer.Option(help="Shell-style pattern for names.")] = "*",
 ) -> None:
-    """List the sources of classifiers and denoisers, or the names that one source offers."""
+    """List objectives and the sources of classifiers and denoisers, or the names that one source offers."""
+    from robustify.finetune.objectives.registered import OBJECTIVES
     from robustify.registry import CLASSIFIERS, DENOISERS
 
     if source is None:
-        for registry in (CLASSIFIERS, DENOISERS):
-            for name in registry.names():
-                print(f"{registry.kind:<10} {name:<18} {registry.origin(name)}")
+        for entries in (CLASSIFIERS, DENOISERS, OBJECTIVES):
+            for name in entries.names():
+                print(f"{entries.kind:<18} {name:<18} {entries.origin(name)}")
         return
     registries = [r for r in (CLASSIFIERS, DENOISERS) if source in r.names()] or [CLASSIFIERS]
     for found in registries:
-        for name in found.source(source).names(pattern):
+        for name in found.find(source).names(pattern):
             print(f"{source}:{name}")

@@ -2,3 +2,4 @@
 
 from robustify.data.sources import Sample as Sample
 from robustify.data.sources import open_samples as open_samples
+from robustify.data.training import training_examples as training_examples

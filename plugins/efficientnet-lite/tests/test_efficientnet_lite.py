@@ -32,7 +32,7 @@ def photographs() -> dict[Path, int]:
 
 
 def test_the_entry_point_leads_here() -> None:
-    assert CLASSIFIERS.source("efficientnet-lite") is plugin
+    assert CLASSIFIERS.find("efficientnet-lite") is plugin
     assert CLASSIFIERS.origin("efficientnet-lite").startswith("robustify-efficientnet-lite ")
 
 

@@ -1,0 +1,81 @@
+"""Denoised copies on disk: the denoiser is fixed, so what it makes of a noisy image can serve many epochs."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from robustify.errors import InputError
+from robustify.files import disk
+from robustify.finetune.examples import Examples
+from robustify.finetune.randomness import normal
+from robustify.smoothing import SmoothedClassifier
+from robustify.smoothing.smoothed import PRECISIONS
+
+
+@final
+class DenoisedCopies:
+    """`copies` denoised copies of each image in half precision, filled once; an interrupted filling continues.
+
+    Arguments:
+        folder: Made where missing.
+        rows, copies: How many images, and of each how many copies.
+        shape: Of one image.
+
+    Raises:
+        InputError: If the disk has no room for them.
+    """
+
+    def __init__(self, folder: Path, rows: int, copies: int, shape: tuple[int, int, int]) -> None:
+        self.copies = copies
+        self._folder = folder
+        self._rows = rows
+        file, done = folder / "denoised.npy", folder / "denoised.done.npy"
+        if not done.is_file():
+            need = 2 * rows * copies * int(np.prod(shape))
+            folder.mkdir(parents=True, exist_ok=True)
+            if need > (free := shutil.disk_usage(folder).free):
+                raise InputError(
+                    f"{copies} denoised copies of {rows:,} images need {need / 2**30:.1f} GiB; "
+                    f"{str(folder)!r} has {free / 2**30:.1f} GiB free.\n  Use fewer copies, or cache=0."
+                )
+            with disk(folder, "Files written before"):
+                _new(file, (rows, copies, *shape), np.float16)
+                _new(done, (rows,), np.uint8)
+        self._pixels = np.lib.format.open_memmap(file, mode="r+")
+        self._done = np.lib.format.open_memmap(done, mode="r+")
+
+    @torch.inference_mode()
+    def fill(self, model: SmoothedClassifier, examples: Examples, *, seed: int, batch: int, quiet: bool) -> None:
+        """Denoises what is missing."""
+        missing = np.flatnonzero(self._done == 0).tolist()
+        each = max(1, batch // self.copies)
+        with tqdm(
+            total=self._rows, initial=self._rows - len(missing), desc="denoise", unit="image", disable=quiet
+        ) as bar:
+            for first in range(0, len(missing), each):
+                rows = missing[first : first + each]
+                clean = examples.__getitems__(rows).pixels.to(model.classifier.device)
+                noise = normal(seed, rows, range(self.copies), clean.shape[1:]).to(clean.device)
+                noisy = (clean + model.sigma * noise).flatten(0, 1)
+                lower = model.precision != "float32"
+                with torch.autocast(noisy.device.type, PRECISIONS[model.precision] if lower else None, enabled=lower):
+                    pixels = model.denoiser(noisy, model.sigma).view(self.copies, *clean.shape)
+                with disk(self._folder, "Copies written before"):
+                    self._pixels[rows] = pixels.transpose(0, 1).half().cpu().numpy()
+                    self._done[rows] = 1
+                bar.update(len(rows))
+
+    def read(self, rows: Sequence[int], copies: Sequence[int]) -> Tensor:
+        """Copies of the same numbers of each row: float32 of shape (copies, rows, channels, height, width)."""
+        picked = self._pixels[list(rows)][:, list(copies)]
+        return torch.from_numpy(np.ascontiguousarray(picked)).float().transpose(0, 1)
+
+
+def _new(file: Path, shape: tuple[int, ...], dtype: type) -> None:
+    np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape).flush()

@@ -1,0 +1,134 @@
+"""The images to learn from, checked before any work starts."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple, Protocol, cast, final, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from robustify.errors import InputError
+from robustify.smoothing import SmoothedClassifier
+from robustify.smoothing.inputs import OneImage
+from robustify.types import Pixels
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """A data set as torch knows it: `data[i]` is an image and its class index, or None where it has none."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> tuple[OneImage, int | None]: ...
+
+
+class Picked(NamedTuple):
+    """Some rows of a data set: pixels in [0, 1] of the contract's shape, and labels where there are any."""
+
+    rows: list[int]
+    pixels: Pixels
+    labels: Tensor | None
+
+
+@final
+class Examples(Dataset[Any]):
+    """Images and labels that fit a model, decoded when their turn comes.
+
+    Arguments:
+        model: Says which shape and which classes.
+        images: An array or tensor (N, C, H, W) of bytes, or of floats in [0, 1]; or N images of any kind, decoded when
+            needed; or a data set of (image, label), where `labels` is None.
+        labels: N class indices; None where there are none.
+
+    Raises:
+        InputError: If there are no images, a label is no class of the model, or the shape is not the model's.
+    """
+
+    def __init__(
+        self,
+        model: SmoothedClassifier,
+        images: Sequence[OneImage] | np.ndarray | Tensor | Labelled,
+        labels: Sequence[int | float | None] | np.ndarray | Tensor | None = None,
+    ) -> None:
+        if len(images) == 0:
+            raise InputError("expected images to learn from; got none")
+        self._model = model
+        self._pairs = cast(Labelled, images) if labels is None and _gives_pairs(images) else None
+        self._images = cast(Sequence[OneImage], images)
+        if isinstance(images, np.ndarray | Tensor):
+            self._images = cast(Sequence[OneImage], torch.as_tensor(images))
+            if tuple(images.shape[1:]) != model.contract.shape:
+                raise InputError(f"expected images of shape (N, {_shape(model)}); got {tuple(images.shape)}")
+        self.labels = _checked(labels, len(images), model) if labels is not None else None
+        if self._pairs is not None:
+            self.labels = _checked(_labels_of(self._pairs), len(images), model)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitems__(self, rows: list[int]) -> Picked:
+        labels = self.labels[torch.tensor(rows)] if self.labels is not None else None
+        if isinstance(self._images, Tensor) and self._images.dtype == torch.uint8:
+            return Picked(rows, self._images[rows].float() / 255, labels)
+        return Picked(rows, torch.stack([self._pixels(row) for row in rows]), labels)
+
+    def _pixels(self, row: int) -> Tensor:
+        image = self._pairs[row][0] if self._pairs is not None else self._images[row]
+        try:
+            return self._model.prepare(image, "float").cpu()
+        except InputError as error:
+            raise InputError(f"image {row} of the training data cannot be used: {error}") from error
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the labels, the first and the last image, and how many there are."""
+        digest = sha256(f"{len(self)}|".encode())
+        if self.labels is not None:
+            digest.update(self.labels.numpy().data)
+        for row in (0, len(self) - 1):
+            digest.update(self.__getitems__([row]).pixels.contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+def _gives_pairs(images: Any) -> bool:  # noqa: ANN401
+    if isinstance(images, np.ndarray | Tensor) or not isinstance(images, Labelled):
+        return False
+    first = images[0]
+    return isinstance(first, tuple) and len(first) == 2
+
+
+def _labels_of(pairs: Labelled) -> Sequence[int | float | None]:
+    """Without decoding an image where the data set keeps its labels apart, as torchvision's do."""
+    targets = getattr(pairs, "targets", None)
+    if targets is not None and len(targets) == len(pairs):
+        return [int(target) for target in targets]
+    return [pairs[row][1] for row in range(len(pairs))]
+
+
+def _checked(
+    labels: Sequence[int | float | None] | np.ndarray | Tensor, n: int, model: SmoothedClassifier
+) -> Tensor | None:
+    classes = len(model.labels)
+    if len(labels) != n:
+        raise InputError(f"expected one label for each of the {n} images; got {len(labels)}")
+    missing = sum(label is None for label in labels)
+    if missing:
+        if missing == n:
+            return None
+        raise InputError(f"{missing} of {n} images have no label; label all of them, or give none")
+    found = torch.as_tensor(np.asarray(labels))
+    if found.ndim != 1 or found.is_floating_point():
+        raise InputError(f"expected {n} integer labels; got {found.dtype} of shape {tuple(found.shape)}")
+    low, high = int(found.min()), int(found.max())
+    if low < 0 or high >= classes:
+        row = int(((found < 0) | (found >= classes)).nonzero()[0])
+        raise InputError(
+            f"expected labels from 0 to {classes - 1}, the classes of {model.classifier.name}; got {low} to {high}, "
+            f"first {int(found[row])} at row {row}.\n  Give class indices, or a model with these classes."
+        )
+    return found.long().contiguous()
+
+
+def _shape(model: SmoothedClassifier) -> str:
+    return ", ".join(map(str, model.contract.shape))

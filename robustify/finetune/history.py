@@ -1,0 +1,121 @@
+"""What is measured while a run trains: one row per stretch of steps, and hits per class and epoch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from robustify.files import disk, write_whole
+
+PATIENCE = 50
+"""Steps whose mean hit rate is compared with the best such mean before."""
+
+
+@final
+@dataclass
+class History:
+    """Of one run.
+
+    Arguments:
+        labels: Names of the classes.
+        every: Steps that one row stands for.
+        rows: `step`, `epoch`, `images`, `loss`, `learning_rate`, and the mean of each metric of the objective.
+        hits: For each epoch and class, the share of its images' copies that were classified as it, and how many images.
+        log: Called with each row.
+    """
+
+    labels: tuple[str, ...]
+    every: int
+    log: Callable[[dict[str, float | int]], object] | None = None
+    rows: list[dict[str, float | int]] = field(default_factory=list)
+    hits: list[dict[str, Any]] = field(default_factory=list)
+    _last: dict[str, float | int] = field(default_factory=dict)
+    _sums: dict[str, float] = field(default_factory=dict)
+    _images: int = 0
+    _recent: list[float] = field(default_factory=list)
+    _best: float = 0.0
+    _class_hits: list[float] = field(default_factory=list)
+    _class_images: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._clear()
+
+    def add(self, means: dict[str, float], *, step: int, epoch: float, rate: float, images: int) -> str | None:
+        """One step's means over its images. Returns a warning where the run collapses."""
+        for name, mean in means.items():
+            self._sums[name] = self._sums.get(name, 0.0) + mean * images
+        self._last = {"step": step, "epoch": epoch, "learning_rate": rate}
+        self._images += images
+        if (step + 1) % self.every == 0:
+            self._close()
+        return self._diagnose(means["hit"]) if "hit" in means else None
+
+    def add_hits(self, hits: Tensor, images: Tensor) -> None:
+        """Hits and images of one step, summed by class."""
+        self._class_hits = [a + b for a, b in zip(self._class_hits, hits.tolist(), strict=True)]
+        self._class_images = [a + b for a, b in zip(self._class_images, images.tolist(), strict=True)]
+
+    def end_epoch(self, epoch: int) -> None:
+        """Closes what belongs to the epoch; `epoch` counts from 1."""
+        self._close()
+        for name, hits, images in zip(self.labels, self._class_hits, self._class_images, strict=True):
+            share = hits / images if images else None
+            self.hits.append({"epoch": epoch, "class": name, "hit": share, "images": int(images)})
+        self._clear()
+
+    def hallucination(self) -> dict[str, float]:
+        """For each class, the share of denoised copies that the classifier did not recognise in the last epoch."""
+        last = max((row["epoch"] for row in self.hits), default=0)
+        return {r["class"]: 1 - r["hit"] for r in self.hits if r["epoch"] == last and r["hit"] is not None}
+
+    def state(self) -> dict[str, Any]:
+        """All of it, in plain containers."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from `state`."""
+        for name in _STATE:
+            setattr(self, name, state[name])
+
+    def write(self, folder: Path) -> None:
+        """`history.parquet` and `hits.parquet`."""
+        for name, rows in (("history", self.rows), ("hits", self.hits)):
+            if rows:
+                sink = BytesIO()
+                pq.write_table(pa.Table.from_pylist(rows), sink)
+                with disk(folder, "Tuned weights"):
+                    write_whole(folder / f"{name}.parquet", sink.getvalue())
+
+    def _close(self) -> None:
+        if not self._images:
+            return
+        means = {name: value / self._images for name, value in self._sums.items()}
+        self.rows.append({**self._last, "images": self._images, **means})
+        self._sums, self._images = {}, 0
+        if self.log is not None:
+            self.log(self.rows[-1])
+
+    def _clear(self) -> None:
+        self._class_hits, self._class_images = [0.0] * len(self.labels), [0.0] * len(self.labels)
+
+    def _diagnose(self, hit: float) -> str | None:
+        self._recent = [*self._recent, hit][-PATIENCE:]
+        if len(self._recent) < PATIENCE:
+            return None
+        mean = sum(self._recent) / PATIENCE
+        self._best = max(self._best, mean)
+        if mean >= self._best / 2:
+            return None
+        self._recent, best = [], self._best
+        return (
+            f"the run may be collapsing: over the last {PATIENCE} steps {mean:.0%} of the copies were recognised, "
+            f"{best:.0%} at best before.\n  A smaller learning rate or a smaller weight of the robust term often helps."
+        )
+
+
+_STATE = ("rows", "hits", "_last", "_sums", "_images", "_recent", "_best", "_class_hits", "_class_images")

@@ -1,0 +1,200 @@
+"""The training loop: exact resume, several processes, a stop at the first loss that is not finite.
+
+A step is a function of the weights and its number alone, so a run that was interrupted ends with the same bits as one
+that was not, on the same kind of device. Several processes compute the same gradient up to the order of summation, and
+to batch statistics and dropout, of which each has its own.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from robustify.errors import RunError
+from robustify.finetune.batches import Batches
+from robustify.finetune.checkpoint import RunFolder, restore_trained, trained_state
+from robustify.finetune.examples import Picked
+from robustify.finetune.history import History
+from robustify.finetune.layers import layer_depths
+from robustify.finetune.lora import train_mode
+from robustify.finetune.randomness import generator
+from robustify.finetune.recipe import Recipe
+from robustify.smoothing import SmoothedClassifier
+from robustify.smoothing.smoothed import PRECISIONS
+
+CHECKPOINT_SECONDS = 60.0
+"""Between checkpoints; the last step is always kept."""
+
+Sums = dict[str, Tensor]
+"""Sums over the images of a step, by metric."""
+
+
+@final
+class Loop:
+    """All steps of one run.
+
+    Arguments:
+        student: Its network prepared for training; trained in place.
+        batches: This process's share of the steps.
+        recipe: How to train.
+        folder: Where checkpoints go.
+        processes: Of this run.
+        log: Called with each row of the history.
+        quiet: No progress bar.
+    """
+
+    def __init__(
+        self,
+        student: SmoothedClassifier,
+        batches: Batches,
+        recipe: Recipe,
+        folder: RunFolder,
+        processes: PartialState,
+        *,
+        log: Callable[[dict[str, float | int]], object] | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.student, self.batches, self.recipe, self.folder = student, batches, recipe, folder
+        self.processes, self.quiet = processes, quiet or not processes.is_main_process
+        self.network: nn.Module = student.classifier.network
+        self.device = student.classifier.device
+        self.learning = [p for p in self.network.parameters() if p.requires_grad]
+        self.scales, groups = parameter_groups(self.network, recipe.layer_decay)
+        self.optimizer = _OPTIMIZERS[recipe.optimizer](groups)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
+        self.history = History(student.labels, every=max(1, batches.steps // 1000), log=log)
+        self.step = 0
+        self.warnings: list[str] = []
+
+    def run(self) -> History:
+        """Trains to the end, from the last checkpoint if there is one."""
+        self._restore()
+        train_mode(self.network)
+        saved = time.monotonic()
+        with tqdm(total=self.batches.steps, initial=self.step, desc="tune", unit="step", disable=self.quiet) as bar:
+            for picked in self.batches.load(self.step) if self.step < self.batches.steps else ():
+                bar.set_postfix(self._one_step(picked, bar), refresh=False)
+                bar.update()
+                if time.monotonic() - saved > CHECKPOINT_SECONDS or self.step == self.batches.steps:
+                    self._save()
+                    saved = time.monotonic()
+        self.processes.wait_for_everyone()
+        return self.history
+
+    def _one_step(self, picked: Picked, bar: Any) -> dict[str, str]:  # noqa: ANN401
+        epoch, rows = self.step / self.batches.per_epoch, self.batches.rows(self.step)
+        rate = self._set_rates(epoch)
+        sums, hits, seen = self._gradients(picked, len(rows))
+        self._check_finite(float(sums["loss"]), rows)
+        self.scaler.unscale_(self.optimizer)
+        if self.recipe.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.learning, self.recipe.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        means = {name: float(value) / len(rows) for name, value in sums.items()}
+        self.history.add_hits(hits, seen)
+        if warning := self.history.add(means, step=self.step, epoch=epoch, rate=rate, images=len(rows)):
+            self.warnings.append(warning)
+            bar.write(f"warning: {warning}")
+        self.step += 1
+        if self.step % self.batches.per_epoch == 0:
+            self.history.end_epoch(self.step // self.batches.per_epoch)
+        return {name: f"{means[name]:.3f}" for name in ("loss", "hit") if name in means}
+
+    def _gradients(self, picked: Picked, total: int) -> tuple[Sums, Tensor, Tensor]:
+        """Leaves the whole batch's gradient on the parameters; returns sums over its images, and hits per class."""
+        torch.manual_seed(_dropout_seed(self.recipe.seed, self.step, self.processes.process_index))
+        classes, lower = len(self.student.labels), self.recipe.precision != "float32"
+        sums: Sums = {"loss": torch.zeros(())}
+        hits, seen = torch.zeros(classes), torch.zeros(classes)
+        for batch in self.batches.parts(picked, self.step, self.device):
+            with torch.autocast(self.device.type, PRECISIONS[self.recipe.precision] if lower else None, enabled=lower):
+                loss, metrics = self.recipe.objective(self.student, batch)
+            share = len(batch.rows)
+            torch.autograd.backward(self.scaler.scale(loss * (share / total)))
+            sums["loss"] = sums["loss"] + loss.detach().float().cpu() * share
+            for name, values in metrics.items():
+                sums[name] = sums.get(name, torch.zeros(())) + values.float().sum().cpu()
+            if batch.labels is not None and "hit" in metrics:
+                hits.index_add_(0, batch.labels.cpu(), metrics["hit"].float().cpu())
+                seen += torch.bincount(batch.labels.cpu(), minlength=classes)
+        return (sums, hits, seen) if self.processes.num_processes == 1 else self._reduced(sums, hits, seen)
+
+    def _reduced(self, sums: Sums, hits: Tensor, seen: Tensor) -> tuple[Sums, Tensor, Tensor]:
+        """Adds up what the processes found: gradients in place, the rest as results."""
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.learning]
+        whole = reduce(torch.cat([g.flatten() for g in gradients]), reduction="sum")
+        for p, part in zip(self.learning, whole.split([p.numel() for p in self.learning]), strict=True):
+            p.grad = part.view_as(p)
+        packed = reduce(torch.cat([torch.stack(list(sums.values())), hits, seen]).to(self.device), reduction="sum")
+        values, hits, seen = packed.cpu().split([len(sums), len(hits), len(seen)])
+        return dict(zip(sums, values, strict=True)), hits, seen
+
+    def _check_finite(self, loss: float, rows: list[int]) -> None:
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the loss is {loss} at step {self.step} of {self.batches.steps}, rows {rows[:4]} and "
+                f"{max(0, len(rows) - 4)} more: training stopped.\n"
+                f"  {str(self.folder.folder)!r} keeps the state of the last checkpoint. Try a smaller learning rate "
+                "or precision='float32'."
+            )
+
+    def _set_rates(self, epoch: float) -> float:
+        rate, decay = self.recipe.learning_rate_at(epoch), self.recipe.weight_decay_at(epoch)
+        for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
+            group["lr"] = rate * scale
+            group["weight_decay"] = decay if group["decays"] else 0.0
+        return rate
+
+    def _save(self) -> None:
+        if not self.processes.is_main_process:
+            return
+        self.folder.save(
+            {
+                "step": self.step,
+                "network": trained_state(self.network),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "objective": dict(self.recipe.objective.state_dict()),
+                "history": self.history.state(),
+            }
+        )
+
+    def _restore(self) -> None:
+        if (state := self.folder.load()) is None:
+            return
+        self.step = state["step"]
+        restore_trained(self.network, state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.recipe.objective.load_state_dict(state["objective"])
+        self.history.restore(state["history"])
+
+
+def parameter_groups(network: nn.Module, layer_decay: float) -> tuple[list[float], list[dict[str, Any]]]:
+    """Parameters that learn, by depth and by whether weights decay: each group's scale of the rate, and the groups."""
+    depths = layer_depths(network) if layer_decay < 1 else {}
+    last = max(depths.values(), default=0)
+    found: dict[tuple[int, bool], list[Tensor]] = {}
+    for name, p in network.named_parameters():
+        if p.requires_grad:
+            found.setdefault((depths.get(name, 0), p.ndim > 1), []).append(p)
+    scales = [layer_decay ** (last - depth) for depth, _ in found]
+    return scales, [{"params": params, "decays": decays} for (_, decays), params in found.items()]
+
+
+def _dropout_seed(seed: int, step: int, process: int) -> int:
+    return int(generator(seed, "dropout", step, process).integers(2**63))
+
+
+_OPTIMIZERS: dict[str, Any] = {
+    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0),
+    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9),
+}

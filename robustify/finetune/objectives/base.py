@@ -1,0 +1,97 @@
+"""What every objective is given and gives back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, TypeAlias, final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from robustify.smoothing import SmoothedClassifier
+from robustify.types import Pixels
+
+Copies: TypeAlias = Float[Tensor, "draws batch channels height width"]
+"""Several versions of each image of a batch: its noise, or its noisy or denoised copies."""
+
+DrawLogits: TypeAlias = Float[Tensor, "draws batch classes"]
+"""Logits of several copies of each image."""
+
+
+@final
+@dataclass(frozen=True)
+class Batch:
+    """Images to learn from, with the noise they are seen through.
+
+    Arguments:
+        pixels: Clean, in [0, 1].
+        labels: True classes; None where the data has none.
+        noise: Of standard deviation sigma, in [0, 1] pixels; never clipped.
+        rows: Where the images are in the data set.
+        epoch: Passes over the data so far, with a fraction: what schedules depend on.
+        denoised: What the denoiser makes of `pixels + noise`, where that was computed before.
+    """
+
+    pixels: Pixels
+    labels: Int64[Tensor, " batch"] | None
+    noise: Copies
+    rows: Int64[Tensor, " batch"]
+    epoch: float = 0.0
+    denoised: Copies | None = None
+
+    def copies(self, model: SmoothedClassifier) -> Copies:
+        """The denoised copies, without gradient: the denoiser is fixed."""
+        if self.denoised is not None:
+            return self.denoised
+        with torch.no_grad():
+            noisy = (self.pixels + self.noise).flatten(0, 1)
+            denoised: Tensor = model.denoiser(noisy, model.sigma)
+            return denoised.view_as(self.noise)
+
+
+class Outcome(NamedTuple):
+    """What an objective makes of a batch.
+
+    Arguments:
+        loss: Scalar, to be minimised.
+        metrics: One detached number per image, by name; `hit` is the share of its copies classified as its label.
+    """
+
+    loss: Tensor
+    metrics: dict[str, Float[Tensor, " batch"]]
+
+
+class Objective(ABC):
+    """What fine-tuning minimises. Implementations are frozen dataclasses: their fields are the recipe.
+
+    Arguments:
+        draws: Noisy copies of each image.
+    """
+
+    needs_labels: ClassVar[bool] = True
+    cacheable: ClassVar[bool] = False
+    """Whether it needs nothing but `Batch.copies`, so that copies denoised once can serve many epochs."""
+
+    remembers: ClassVar[bool] = False
+    """Whether it keeps a state for each image, which several processes could not share."""
+
+    draws: int
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """What it remembers of the images; empty for most."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from `state_dict`."""
+        del state
+
+    @abstractmethod
+    def __call__(self, model: SmoothedClassifier, batch: Batch) -> Outcome:
+        """The loss, differentiable in the parameters of `model.classifier`."""
+
+
+def classify(model: SmoothedClassifier, copies: Copies) -> DrawLogits:
+    """The classifier's logits of denoised copies, all in one forward pass."""
+    logits: Tensor = model.classifier(copies.flatten(0, 1))
+    return logits.view(*copies.shape[:2], -1)

@@ -1,0 +1,166 @@
+"""`tune`: a classifier learns to read what its denoiser makes of noise."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from accelerate import PartialState
+
+from robustify.errors import InputError
+from robustify.files import disk, write_whole
+from robustify.finetune.batches import Batches
+from robustify.finetune.cache import DenoisedCopies
+from robustify.finetune.checkpoint import RunFolder
+from robustify.finetune.examples import Examples
+from robustify.finetune.loop import Loop
+from robustify.finetune.lora import adapt
+from robustify.finetune.plots import training_svg
+from robustify.finetune.recipe import Recipe
+from robustify.finetune.tuned import load_tuned, save_tuned
+from robustify.smoothing import SmoothedClassifier
+from robustify.smoothing.identity import classifier_hash, denoiser_hash
+
+
+@final
+@dataclass(frozen=True)
+class Tuned:
+    """What came out of training.
+
+    Arguments:
+        model: The tuned classifier behind the same denoiser and noise, plain and in evaluation mode.
+        folder: The run: `load_tuned` makes the same classifier from it and the base.
+        hallucination: For each class, the share of denoised copies not recognised in the last epoch.
+        history: One row per stretch of steps: loss, hit rate, learning rate and more.
+        warnings: What went badly in this call.
+    """
+
+    model: SmoothedClassifier
+    folder: Path
+    hallucination: dict[str, float]
+    history: list[dict[str, float | int]]
+    warnings: list[str]
+
+
+def tune(
+    model: SmoothedClassifier,
+    examples: Examples,
+    recipe: Recipe,
+    out: Path,
+    *,
+    workers: int = 0,
+    log: Callable[[dict[str, float | int]], object] | None = None,
+    quiet: bool = False,
+) -> Tuned:
+    """Trains a copy of the model's classifier behind its denoiser; the model itself is left as it is.
+
+    Interrupted, the same call continues at the last checkpoint, at most a minute back. Under `accelerate launch` every
+    process takes its share of each batch.
+
+    Arguments:
+        model: In evaluation mode.
+        examples: What to learn from.
+        recipe: How.
+        out: Folder of the run.
+        workers: Processes that decode images.
+        log: Called with each row of the history, such as `wandb.log`.
+        quiet: No recipe and no progress bar.
+
+    Raises:
+        InputError: If data and recipe do not fit each other; before any training.
+        ModelError: If the recipe's adapters do not fit the network.
+        RunError: If the folder holds another run or cannot be written, or the loss is not finite; the state of the
+            last checkpoint stays.
+    """
+    processes = PartialState(cpu=model.classifier.device.type == "cpu")
+    _check(examples, recipe, processes.num_processes)
+    student = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(recipe.seed)
+        summary = adapt(student.classifier, recipe.adapt)
+    folder = _open(processes, out, _config(model, examples, recipe))
+    if processes.num_processes > 1:
+        student.to(processes.device)
+    if processes.is_main_process and not quiet:
+        print(f"{recipe}\n{summary}")
+    batches = Batches(
+        examples,
+        recipe,
+        model.sigma,
+        _cached(processes, student, examples, recipe, out, quiet),
+        processes.process_index,
+        processes.num_processes,
+        workers,
+    )
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        loop = Loop(student, batches, recipe, folder, processes, log=log, quiet=quiet)
+        history = loop.run()
+    if processes.is_main_process:
+        save_tuned(out, student.classifier, recipe.adapt)
+        history.write(out)
+        svg = training_svg(history.rows, history.hallucination())
+        with disk(out, "Tuned weights"):
+            write_whole(out / "training.svg", svg.encode())
+    processes.wait_for_everyone()
+    tuned = SmoothedClassifier(
+        load_tuned(out, model.classifier), model.denoiser, sigma=model.sigma, precision=model.precision
+    )
+    return Tuned(tuned, out, history.hallucination(), history.rows, loop.warnings)
+
+
+def _check(examples: Examples, recipe: Recipe, processes: int) -> None:
+    if recipe.objective.needs_labels and examples.labels is None:
+        raise InputError(
+            f"{type(recipe.objective).__name__} needs labels; the data has none.\n"
+            "  Label the images, or use stability, which learns from the model's own clean predictions."
+        )
+    if processes > 1 and recipe.objective.remembers:
+        raise InputError(
+            f"{type(recipe.objective).__name__} remembers every image, and {processes} processes would each remember "
+            "some.\n  Run it in one process."
+        )
+    examples.__getitems__([0])  # an unusable image shows before any work
+
+
+def _open(processes: PartialState, out: Path, config: dict[str, Any]) -> RunFolder:
+    """The run's folder; made by the main process."""
+    if processes.is_main_process:
+        RunFolder(out, config)
+    processes.wait_for_everyone()
+    return RunFolder(out, config)
+
+
+def _config(model: SmoothedClassifier, examples: Examples, recipe: Recipe) -> dict[str, Any]:
+    """Everything that decides what comes out; over how many forward passes and processes it is spread does not."""
+    described = {key: value for key, value in recipe.described().items() if key != "micro_batch"}
+    return {
+        "classifier": model.classifier.name,
+        "classifier_sha256": classifier_hash(model.classifier),
+        "denoiser": f"{model.denoiser.name}: {model.denoiser.describe(model.sigma)}",
+        "denoiser_sha256": denoiser_hash(model.denoiser, model.sigma),
+        "sigma": model.sigma,
+        "images": len(examples),
+        "data_sha256": examples.fingerprint(),
+        **described,
+    }
+
+
+def _cached(
+    processes: PartialState,
+    student: SmoothedClassifier,
+    examples: Examples,
+    recipe: Recipe,
+    out: Path,
+    quiet: bool,
+) -> DenoisedCopies | None:
+    """The denoised copies, made by the main process."""
+    if not recipe.cache:
+        return None
+    shape = student.contract.shape
+    if processes.is_main_process:
+        copies = DenoisedCopies(out, len(examples), recipe.cache, shape)
+        copies.fill(student, examples, seed=recipe.seed, batch=64, quiet=quiet)
+    processes.wait_for_everyone()
+    return DenoisedCopies(out, len(examples), recipe.cache, shape)

@@ -1,0 +1,138 @@
+"""Recipes: schedules against their formulas, published settings, bad settings refused."""
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from robustify import robustify
+from robustify.errors import InputError, UnknownPluginError
+from robustify.finetune import PRESETS, Lora, Recipe, find_recipe
+from robustify.finetune.objectives import CATRS, FTCADIS, MACER, Gaussian, SmoothAdv, SmoothMix
+from robustify.finetune.objectives.registered import OBJECTIVES
+from robustify.finetune.presets import adapt_of, changed, objective_at
+from tests.finetune.conftest import MakeModel
+
+COSINE = Recipe(Gaussian(), epochs=10, learning_rate=1.0, final_learning_rate=0.1, warmup=2.0)
+STEPS = Recipe(Gaussian(), epochs=90, learning_rate=1.0, final_learning_rate=0.0, warmup=0.0, drop_every=30)
+
+
+def test_the_cosine_schedule_warms_up_and_ends_at_its_final_rate() -> None:
+    at = COSINE.learning_rate_at
+    assert [at(0.0), at(0.5), at(1.0), at(2.0)] == [0.0, 0.25, 0.5, 1.0]
+    assert at(6.0) == pytest.approx(0.55)
+    assert at(4.0) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
+    assert at(10.0) == pytest.approx(0.1)
+
+
+def test_steps_drop_to_a_tenth() -> None:
+    at = STEPS.learning_rate_at
+    assert [at(0.0), at(29.99)] == [1.0, 1.0]
+    assert [at(30.0), at(59.9), at(60.0), at(89.9)] == pytest.approx([0.1, 0.1, 0.01, 0.01])
+
+
+def test_weight_decay_follows_a_cosine() -> None:
+    at = replace(COSINE, weight_decay=(0.04, 0.4)).weight_decay_at
+    assert [at(0.0), at(5.0), at(10.0)] == pytest.approx([0.04, 0.22, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"epochs": 0}, "epochs and batch of at least 1"),
+        ({"batch": 0}, "epochs and batch of at least 1"),
+        ({"micro_batch": 0}, "micro_batch of at least 1"),
+        ({"optimizer": "lion"}, "optimizer 'adamw' or 'sgd'"),
+        ({"learning_rate": 0.0}, "learning rate"),
+        ({"learning_rate": math.nan}, "learning rate"),
+        ({"final_learning_rate": 2.0}, "learning rate"),
+        ({"warmup": -1.0}, "warmup"),
+        ({"drop_every": 0}, "drop_every"),
+        ({"weight_decay": (0.1, -0.1)}, "weight decays"),
+        ({"layer_decay": 1.1}, "layer_decay"),
+        ({"layer_decay": 0.0}, "layer_decay"),
+        ({"clip": 0.0}, "clip"),
+        ({"precision": "int8"}, "precision float32"),
+        ({"augment": "mixup"}, "augment none, mirror, crop"),
+        ({"objective": FTCADIS(draws=4), "cache": 3}, "cache of 0 or at least draws"),
+        ({"objective": SmoothMix(), "cache": 8}, "SmoothMix needs more than denoised copies"),
+        ({"cache": 8, "augment": "crop"}, "needs cache=0"),
+    ],
+)
+def test_bad_settings_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        replace(COSINE, **wrong)
+
+
+def test_a_recipe_prints_and_survives_json() -> None:
+    recipe = replace(COSINE, objective=CATRS(targets=torch.full((5, 2), 0.5)), adapt=Lora(rank=2))
+    described = json.loads(json.dumps(recipe.described()))
+    assert described["objective"] == {
+        "name": "CATRS",
+        "draws": 4,
+        "weight": 0.5,
+        "epsilon": 1.0,
+        "steps": 4,
+        "targets": [5, 2],
+    }
+    assert described["adapt"]["rank"] == 2
+    assert "learning_rate        1.0" in str(recipe)
+    assert "name=CATRS" in str(recipe)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("sigma", [0.12, 0.25, 0.5, 1.0])
+def test_every_preset_is_a_recipe_at_every_sigma(name: str, sigma: float) -> None:
+    assert PRESETS[name].source
+    recipe = PRESETS[name].recipe(sigma)
+    assert type(recipe.objective) is OBJECTIVES.find(name.split("/", maxsplit=1)[0].split("+", maxsplit=1)[0])
+
+
+def test_published_settings_depend_on_sigma() -> None:
+    assert [PRESETS["cat-rs/cifar10"].recipe(s).objective.weight for s in (0.2, 0.25, 0.5, 0.9)] == [0.5, 0.5, 1, 2]  # type: ignore[attr-defined]
+    assert objective_at("macer", 0.5) == MACER(weight=4.0)
+    both = PRESETS["smoothadv+consistency/cifar10"].recipe(1.0).objective
+    assert both == SmoothAdv(draws=2, epsilon=2.0, weight=1.0, entropy=0.5)
+    vit = PRESETS["ft-cadis/cifar10-vit-b16"].recipe(1.0)
+    assert (vit.learning_rate, vit.layer_decay, vit.clip, vit.epochs) == (5e-5, 0.65, 0.3, 30)
+    assert vit.objective == FTCADIS(draws=4, weight=4.0, epsilon=0.125, steps=4)
+    lora = PRESETS["ft-cadis/imagenet-vit-b16-lora"].recipe(1.0)
+    assert lora.adapt == Lora(rank=4, alpha=4.0)
+    assert lora.objective == FTCADIS(draws=2, weight=2.0, epsilon=0.125, steps=1)
+
+
+def test_defaults_fit_model_and_data(make_model: MakeModel) -> None:
+    plain = make_model()
+    recipe = find_recipe("ft-cadis", plain, 2000)
+    assert recipe.adapt == "full"  # nothing to adapt in three layers
+    assert recipe.objective == FTCADIS()
+    assert (recipe.epochs, recipe.cache) == (30, 16)
+    assert find_recipe("ft-cadis", plain, 1_000_000).epochs == 1
+    assert find_recipe("ft-cadis", plain, 1_000_000_000).cache == 0  # no disk for so many copies
+    assert find_recipe("smoothmix", plain, 2000).cache == 0
+    assert find_recipe(SmoothAdv(), plain, 7).batch == 7
+    zoo = robustify("zoo:timm", denoiser="zoo:ddpm", sigma=0.5, precision="bfloat16")
+    recipe = find_recipe("ft-cadis", zoo, 2000)
+    assert isinstance(recipe.adapt, Lora)
+    assert recipe.precision == "bfloat16"
+
+
+def test_unknown_names_are_refused(make_model: MakeModel) -> None:
+    with pytest.raises(UnknownPluginError, match=r"no objective named 'ft-cadi'.\n  Did you mean 'ft-cadis'"):
+        find_recipe("ft-cadi", make_model(), 10)
+    with pytest.raises(InputError, match=r"no recipe named 'ft-cadis/cifar100'; there are ft-cadis/cifar10-vit-b16"):
+        find_recipe("ft-cadis/cifar100", make_model(), 10)
+    with pytest.raises(InputError, match=r"expected adapt 'lora', 'full' or 'head'; got 'all'"):
+        adapt_of("all")
+    assert adapt_of("lora") == Lora()
+    assert adapt_of("head") == "head"
+
+
+def test_settings_reach_the_recipe_or_its_objective() -> None:
+    recipe = changed(COSINE, {"epochs": 3, "draws": 5})
+    assert recipe == replace(COSINE, epochs=3, objective=Gaussian(draws=5))
+    with pytest.raises(InputError, match=r"no setting named 'weigth'; there are adapt, augment"):
+        changed(COSINE, {"weigth": 1.0})
