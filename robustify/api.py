@@ -26,6 +26,7 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
     sigma: float = 0.25,
     denoiser: str | Denoiser | object | None = None,
     precision: str = "float32",
+    compiled: bool = False,
     preprocessing: Preprocessing | None = None,
     processor: Any = None,  # noqa: ANN401
     tokenizer: Callable[..., Tensor] | None = None,
@@ -46,6 +47,7 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
             scheduler) or a `Denoiser`. None is plain smoothing, without one.
         precision: "float32", or "bfloat16" or "float16" by autocast: faster where the hardware has it, and another
             base classifier.
+        compiled: Fuses the networks by torch.compile: slow to start, faster after; again another base classifier.
         preprocessing: For a plain `nn.Module`.
         processor: For a transformers model.
         tokenizer: For an open_clip model.
@@ -78,7 +80,7 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
         from robustify.finetune import load_tuned
 
         found = load_tuned(Path(tuned), found)
-    smoothed = SmoothedClassifier(found, _find_denoiser(denoiser), sigma=sigma, precision=precision)
+    smoothed = SmoothedClassifier(found, _find_denoiser(denoiser), sigma=sigma, precision=precision, compiled=compiled)
     return smoothed if tune is None else _tune(smoothed, tune, data, out)
 
 

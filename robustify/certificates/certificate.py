@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from typing import final
 
-from robustify.certificates.plans import Look, Plan
+from robustify.certificates.plans import KnownLabelPlan, Look, Plan
 from robustify.certificates.transcript import Transcript
 from robustify.errors import InputError
 from robustify.types import InputContract
@@ -52,7 +52,7 @@ class Certificate:
         radius: In [0, 1] pixel units, exclusive; 0 where it abstains.
         p_lower: Lower bound on the label's probability under noise.
         p_upper: Upper bound on any other label's.
-        selection: Votes that chose the label, one count per class.
+        selection: Votes that chose the label, one count per class; none where it was known.
         votes: Votes that certify it, one count per class; draws that failed are missing from the sum.
         looks: What was known each time the votes were looked at.
         evidence: What else the claim depends on.
@@ -107,6 +107,8 @@ class Certificate:
             remarks.append("in real arithmetic")
         if not e.fresh:
             remarks.append("reproduction with a given seed")
+        if isinstance(e.plan, KnownLabelPlan):
+            remarks.insert(0, "tested the true label")
         if self.label is None:
             return f"abstains: no label is certain enough ({', '.join(remarks)})"
         return (
@@ -117,7 +119,7 @@ class Certificate:
 
 def conclude(transcript: Transcript, evidence: Evidence, labels: tuple[str, ...]) -> Certificate:
     """What the answers of a transcript prove; abstains where that is no radius."""
-    radius, p_lower, p_upper = evidence.plan.claim(transcript.looks)
+    radius, p_lower, p_upper = transcript.plan.claim(transcript.looks)
     guess = transcript.guess if radius > 0 else None
     return Certificate(
         label=guess,

@@ -45,7 +45,7 @@ class Prediction:
 def predict_votes(
     votes: Sequence[int], labels: Sequence[str], *, n: int, alpha: float, slack: float = 0.0
 ) -> Prediction:
-    """Tests the leading class against its runner-up; failed draws count as one more rival.
+    """Tests the leading class against its runner-up; failed draws count for the runner-up.
 
     Each vote may differ from one under ideal noise with chance `slack`. As many votes as may differ, but with
     chance alpha / 100, are taken from the leader and given to the runner-up; the rest of alpha pays for the test.

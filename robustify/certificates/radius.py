@@ -33,8 +33,11 @@ def gaussian_radius(p_lower: float, p_upper: float, *, sigma: float) -> float:
 
 
 def strongest_rival(votes: Sequence[int], label: int, *, n: int) -> int:
-    """The most votes of any other class; votes missing from `n` (failed draws) count as one more class."""
-    return max(*votes[:label], *votes[label + 1 :], n - sum(votes))
+    """The most votes of any other class, and with them those missing from `n`.
+
+    A draw that failed may be any class to a function that differs by rounding alone, so all of them may be the rival's.
+    """
+    return max((*votes[:label], *votes[label + 1 :])) + n - sum(votes)
 
 
 def rival_bounds(label: int, rival: int, *, n: int, alpha: float) -> tuple[float, float]:
@@ -73,21 +76,20 @@ def least_n(*, alpha: float) -> int:
     return n
 
 
-def check_budget(*, n: int, n0: int, alpha: float) -> None:
+def check_budget(*, n: int, alpha: float) -> None:
     """Refuses budgets that can never certify.
 
     Raises:
-        InputError: If a count is not positive, alpha not a chance, or even `n` equal votes prove nothing.
+        InputError: If the count is not positive, alpha not a chance, or even `n` equal votes prove nothing.
     """
     check_count("n", n)
-    check_count("n0", n0)
     if n < (least := least_n(alpha=alpha)):
         raise InputError(
             f"n = {n} draws can never certify at alpha = {alpha:g}, even if all agree.\n  Use n >= {least}."
         )
 
 
-def check_count(name: str, value: int) -> None:
-    """Raises `InputError` unless the count is a positive whole number."""
-    if not isinstance(value, int) or value < 1:
-        raise InputError(f"expected {name} to be a whole number of at least 1; got {value!r}")
+def check_count(name: str, value: int, *, least: int = 1) -> None:
+    """Raises `InputError` unless the count is a whole number of at least `least`."""
+    if not isinstance(value, int) or value < least:
+        raise InputError(f"expected {name} to be a whole number of at least {least}; got {value!r}")

@@ -3,15 +3,14 @@ r"""Exact group-sequential tests: is a label's probability above a threshold, wi
 A test of :math:`H_0: p \le p_0` sees the number of successes :math:`H_k` among the first :math:`n_k` draws at
 looks :math:`n_1 < \dots < n_K` and rejects at the first look with :math:`H_k \ge c_k`. The boundary is found look
 by look: with :math:`v` the distribution, at :math:`p = p_0`, of the successes of the runs that go on and
-:math:`A_1 \le \dots \le A_K \le \alpha` the error that may be spent by each look,
+:math:`A_k = \alpha k / K` the error that may be spent by each look,
 
 .. math:: c_k = \min\{c : \textstyle\sum_{h \ge c} v(h) \le A_k - \text{spent}\}.
 
 What a look leaves unspent, because counts are whole, rolls over to the next. The chance of ever crossing grows
 with :math:`p`, so its exact value at :math:`p_0`, the test's size, covers all of :math:`H_0`.
 
-Giving up is never a false certificate, so futility costs no alpha: it is the same test of :math:`p \ge p_0`, with
-failures for successes.
+Giving up is never a false certificate: a run may stop undecided for any reason, at no cost in alpha.
 
 A *selection-free* test may take, at each look, the class that leads on the very same draws, if it spends only
 :math:`p_0 \alpha`. A path with :math:`h` of :math:`n` successes has the chance :math:`p^h (1-p)^{n-h}`, which is
@@ -34,10 +33,9 @@ References:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal, NamedTuple, TypeAlias, final
+from typing import NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,19 +43,8 @@ from numpy.typing import NDArray
 from robustify.certificates.bounds import check_alpha
 from robustify.errors import InputError
 
-Spending: TypeAlias = Literal["uniform", "half-at-end"] | tuple[float, ...]
-"""Shares of the error that may be spent by each look: a rule, or one number in [0, 1] per look, never falling."""
-
 _ROUND_UP = 1 + 1e-9
 _CUT = 1e-30
-
-
-class Decision(Enum):
-    """What a look says."""
-
-    CERTIFIED = "certified"
-    GIVE_UP = "give up"
-    CONTINUE = "continue"
 
 
 class Characteristics(NamedTuple):
@@ -82,7 +69,6 @@ class GroupSequentialTest:
         alpha: Allowed chance of a false certificate.
         looks: Draws seen at each look.
         boundaries: Least successes that certify, per look; one more than the draws where none can.
-        futility: Most successes that give up, per look; -1 where none do.
         size: Exact chance, rounded up, that a label of probability p0 crosses; at most `alpha`.
     """
 
@@ -90,40 +76,30 @@ class GroupSequentialTest:
     alpha: float
     looks: tuple[int, ...]
     boundaries: tuple[int, ...]
-    futility: tuple[int, ...]
     size: float
 
-    def decide(self, look: int, successes: int) -> Decision:
-        """What to do at a look, counted from 0; the last look never says to continue."""
-        self._check(look, successes)
-        if successes >= self.boundaries[look]:
-            return Decision.CERTIFIED
-        if successes <= self.futility[look] or look == len(self.looks) - 1:
-            return Decision.GIVE_UP
-        return Decision.CONTINUE
-
     def crossed(self, counts: Sequence[int]) -> bool:
-        """Whether the successes at the looks so far have certified at any of them."""
-        return any(self.decide(look, count) is Decision.CERTIFIED for look, count in enumerate(counts))
+        """Whether the successes at the looks so far have certified at any of them.
+
+        Raises:
+            InputError: If the counts are impossible.
+        """
+        if len(counts) > len(self.looks) or not all(0 <= h <= n for h, n in zip(counts, self.looks, strict=False)):
+            raise InputError(f"expected counts from 0 to {self.looks}; got {tuple(counts)}")
+        return any(h >= boundary for h, boundary in zip(counts, self.boundaries, strict=False))
 
     def characteristics(self, p: float) -> Characteristics:
         """Exact power and mean number of draws if the label's probability is `p`."""
         if not 0 <= p <= 1:
             raise InputError(f"expected a probability; got {p}")
         runs, trials, power, mean = _START, 0, 0.0, 0.0
-        for n, boundary, futile in zip(self.looks, self.boundaries, self.futility, strict=True):
+        for n, boundary in zip(self.looks, self.boundaries, strict=True):
             mean += (n - trials) * runs.chance
             runs, _ = runs.draw(n - trials, p)
             power += runs.tail(boundary)
-            runs = runs.between(futile, boundary)
+            runs = runs.below(boundary)
             trials = n
         return Characteristics(power, mean)
-
-    def _check(self, look: int, successes: int) -> None:
-        if not 0 <= look < len(self.looks):
-            raise InputError(f"expected one of {len(self.looks)} looks, counted from 0; got {look}")
-        if not 0 <= successes <= self.looks[look]:
-            raise InputError(f"expected 0 to {self.looks[look]} successes at look {look}; got {successes}")
 
 
 def group_sequential_test(
@@ -131,8 +107,6 @@ def group_sequential_test(
     *,
     alpha: float,
     looks: tuple[int, ...],
-    spending: Spending = "uniform",
-    beta: float | None = None,
     selection_free: bool = False,
 ) -> GroupSequentialTest:
     """The exact test of p <= p0 with these looks; its tables are cached.
@@ -141,9 +115,6 @@ def group_sequential_test(
         p0: Threshold, in (0, 1).
         alpha: Allowed chance of a false certificate.
         looks: Draws seen at each look, increasing.
-        spending: "uniform": as much at every look. "half-at-end": half of alpha likewise over the looks before
-            the last, all of it by the last. Or the shares themselves.
-        beta: Allowed chance of giving up on a label of probability p0 or more; None never gives up early.
         selection_free: Whether the class is, at each look, the leading one of the very same draws.
 
     Raises:
@@ -153,15 +124,10 @@ def group_sequential_test(
     check_threshold(p0)
     check_looks(looks)
     allowed = p0 * alpha if selection_free else alpha
-    boundaries, size = _boundaries(p0, looks, _budgets(spending, allowed, len(looks)))
+    boundaries, size = _boundaries(p0, looks, allowed)
     if selection_free:
         _check_convex(p0, looks, boundaries)
-    futility = (-1,) * len(looks)
-    if beta is not None:
-        check_alpha(beta)
-        failures, _ = _boundaries(1 - p0, looks, _budgets(spending, beta, len(looks)))
-        futility = tuple(n - least for n, least in zip(looks, failures, strict=True))
-    return GroupSequentialTest(p0, alpha, looks, boundaries, futility, size)
+    return GroupSequentialTest(p0, alpha, looks, boundaries, size)
 
 
 def last_boundary(p0: float, *, alpha: float, looks: Sequence[int], boundaries: Sequence[int]) -> int:
@@ -173,7 +139,7 @@ def last_boundary(p0: float, *, alpha: float, looks: Sequence[int], boundaries: 
     for n, boundary in zip(looks, [*boundaries, looks[-1] + 1], strict=True):
         runs, cut = runs.draw(n - trials, p0)
         spent += cut + runs.tail(boundary) * _ROUND_UP
-        runs = runs.between(-1, boundary)
+        runs = runs.below(boundary)
         trials = n
     return runs.least_boundary(spent, alpha)[0]
 
@@ -240,10 +206,9 @@ class _Runs:
         """The chance of at least `count` successes."""
         return float(self.mass[max(0, count - self.first) :].sum())
 
-    def between(self, low: int, high: int) -> "_Runs":
-        """Those with more than `low` and fewer than `high` successes."""
-        start, stop = max(0, low + 1 - self.first), max(0, high - self.first)
-        return _Runs(self.first + start, self.mass[start:stop])
+    def below(self, count: int) -> "_Runs":
+        """Those with fewer successes."""
+        return _Runs(self.first, self.mass[: max(0, count - self.first)])
 
     def least_boundary(self, spent: float, budget: float) -> tuple[int, float]:
         """The least count whose tail can still be paid for, and what is spent then."""
@@ -274,29 +239,16 @@ def _binomial(n: int, p: float) -> tuple[int, NDArray[np.float64]]:
 
 
 @lru_cache(maxsize=4096)
-def _boundaries(p0: float, looks: tuple[int, ...], budgets: tuple[float, ...]) -> tuple[tuple[int, ...], float]:
-    """Boundaries and size of the test that may have spent `budgets` by its looks."""
+def _boundaries(p0: float, looks: tuple[int, ...], alpha: float) -> tuple[tuple[int, ...], float]:
+    """Boundaries and size of the test that spends as much at every look."""
     runs, spent, trials, boundaries = _START, 0.0, 0, []
-    for n, budget in zip(looks, budgets, strict=True):
+    for k, n in enumerate(looks, start=1):
         runs, cut = runs.draw(n - trials, p0)
-        boundary, spent = runs.least_boundary(spent + cut, budget)
-        runs = runs.between(-1, boundary)
+        boundary, spent = runs.least_boundary(spent + cut, alpha * (k / len(looks)))
+        runs = runs.below(boundary)
         boundaries.append(boundary)
         trials = n
     return tuple(boundaries), spent
-
-
-def _budgets(spending: Spending, alpha: float, looks: int) -> tuple[float, ...]:
-    if spending == "uniform":
-        return tuple(alpha * (k / looks) for k in range(1, looks + 1))
-    if spending == "half-at-end":
-        return (*(alpha / 2 * (k / (looks - 1)) for k in range(1, looks)), alpha)
-    shares = (0.0, *spending, 1.0)
-    if isinstance(spending, str) or len(spending) != looks or not all(a <= b for a, b in pairwise(shares)):
-        raise InputError(
-            f"expected 'uniform', 'half-at-end' or {looks} shares in [0, 1] that never fall; got {spending!r}"
-        )
-    return tuple(alpha * share for share in spending)
 
 
 def _check_convex(p0: float, looks: Sequence[int], boundaries: Sequence[int]) -> None:

@@ -1,11 +1,11 @@
-"""`robustify demo | certify | estimate | status | verify | predict | denoisers | plugins`."""
+"""`robustify demo | tune | certify | estimate | status | verify | predict | denoisers | plugins`."""
 
 import os
 import sys
 
 import typer
 
-from robustify.cli import certify, demo, denoisers, estimate, plugins, predict, status, verify
+from robustify.cli import certify, demo, denoisers, estimate, plugins, predict, status, tune, verify
 from robustify.errors import RobustifyError
 
 app = typer.Typer(
@@ -15,6 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("tune")(tune.tune)
 app.command("certify")(certify.certify)
 app.command("estimate")(estimate.estimate)
 app.command("status")(status.status)

@@ -10,13 +10,17 @@ from robustify.cli.options import (
     Alpha,
     Batch,
     Classes,
+    Compiled,
     Denoiser,
+    FamilyWise,
+    KnownLabel,
     Model,
     Precision,
     Seed,
     Sigma,
     Soundness,
     Templates,
+    Tuned,
     build,
     check_exists,
     resumable,
@@ -31,18 +35,28 @@ def certify(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues it.")] = Path("run"),
     denoiser: Denoiser = None,
+    tuned: Tuned = None,
     sigma: Sigma = 0.25,
     precision: Precision = "float32",
+    compiled: Compiled = False,
     radius: Annotated[
         list[float] | None, typer.Option(help="Decide at this radius, yes or no; may be given more than once.")
     ] = None,
     n: Annotated[int | None, typer.Option(help="The classical certificate: exactly so many draws an image.")] = None,
     n_max: Annotated[int, typer.Option(help="The most draws an image, where --n is not given.")] = 10_000,
-    n0: Annotated[int, typer.Option(help="Draws that choose the label.")] = 100,
+    n0: Annotated[
+        int, typer.Option(help="Draws that choose the label; 0, with --radius: none, whichever leads is tested.")
+    ] = 100,
     alpha: Alpha = 0.001,
     soundness: Soundness = "grid",
     batch: Batch = 64,
     seed: Seed = None,
+    known_label: KnownLabel = False,
+    family_wise: FamilyWise = False,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Folder that counts attempts at each image: all of them together stay within --alpha."),
+    ] = None,
     every: Annotated[int, typer.Option(help="Certify every k-th image only.", min=1)] = 1,
     classes: Classes = None,
     templates: Templates = "openai",
@@ -62,13 +76,22 @@ def certify(
     from robustify.evaluate.pictures import picture, telling
     from robustify.smoothing import Settings
 
-    settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)
+    settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed, known_label, family_wise)
     check_exists(data)
-    smoothed = build(model, denoiser=denoiser, sigma=sigma, precision=precision, classes=classes, templates=templates)
+    smoothed = build(
+        model,
+        denoiser=denoiser,
+        sigma=sigma,
+        precision=precision,
+        classes=classes,
+        templates=templates,
+        tuned=tuned,
+        compiled=compiled,
+    )
     print(smoothed)
     samples = open_samples(data, smoothed.labels)[::every]
     with resumable():
-        run = certify_dataset(smoothed, samples, out, settings)
+        run = certify_dataset(smoothed, samples, out, settings, ledger=ledger)
     if not run.rows:
         raise InputError(f"none of the {len(samples)} images could be used; see the reasons above")
     by_id = {sample.id: sample for sample in samples}

@@ -24,6 +24,9 @@ Sigma: TypeAlias = Annotated[float, typer.Option(help="Standard deviation of the
 Precision: TypeAlias = Annotated[
     str, typer.Option(help="'float32', or 'bfloat16' or 'float16' by autocast: faster where the hardware has it.")
 ]
+Compiled: TypeAlias = Annotated[
+    bool, typer.Option("--compiled", help="Fuse the networks by torch.compile: slow to start, faster after.")
+]
 Alpha: TypeAlias = Annotated[float, typer.Option(help="Allowed chance, per image, of a false statement.")]
 Batch: TypeAlias = Annotated[int, typer.Option(help="Noisy images per forward pass; memory depends on it alone.")]
 Seed: TypeAlias = Annotated[
@@ -32,9 +35,20 @@ Seed: TypeAlias = Annotated[
 Soundness: TypeAlias = Annotated[
     str, typer.Option(help="'grid': 8-bit images, sound on real computers. 'float': any pixels, real arithmetic.")
 ]
+KnownLabel: TypeAlias = Annotated[
+    bool,
+    typer.Option("--known-label", help="Test the true label at --radius, for evaluation: no draws choose the label."),
+]
+FamilyWise: TypeAlias = Annotated[
+    bool,
+    typer.Option("--family-wise", help="Share --alpha among the images: the chance that any certificate is false."),
+]
 Classes: TypeAlias = Annotated[
     str | None,
     typer.Option(help="For zero-shot models: names with commas between, or a text file with one per line."),
+]
+Tuned: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Folder of a training run of this classifier: uses what was learned there.")
 ]
 Templates: TypeAlias = Annotated[str, typer.Option(help="For zero-shot models: 'openai' or 'simple'.")]
 
@@ -47,6 +61,8 @@ def build(
     classes: str | None,
     templates: str,
     precision: str = "float32",
+    tuned: Path | None = None,
+    compiled: bool = False,
 ) -> "SmoothedClassifier":
     """The model that a command line describes."""
     from diffusers.utils import logging
@@ -61,6 +77,8 @@ def build(
         precision=precision,
         classes=class_names(classes) if classes else None,
         templates=templates,
+        tuned=tuned,
+        compiled=compiled,
     )
 
 
@@ -85,10 +103,10 @@ def check_exists(data: Path) -> None:
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
+def resumable(kept: str = "finished images") -> Iterator[None]:
     """Says, when interrupted, that nothing is lost."""
     try:
         yield
     except KeyboardInterrupt:
-        print("\ninterrupted: finished images are kept; run the same command again to continue", file=sys.stderr)
+        print(f"\ninterrupted: {kept} are kept; run the same command again to continue", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -17,6 +17,7 @@ from robustify.cli.options import (
     Sigma,
     Soundness,
     Templates,
+    Tuned,
     build,
 )
 
@@ -25,6 +26,7 @@ def predict(
     model: Model,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     denoiser: Denoiser = None,
+    tuned: Tuned = None,
     sigma: Sigma = 0.25,
     precision: Precision = "float32",
     n: Annotated[int, typer.Option(help="Draws per image.")] = 1_000,
@@ -41,7 +43,15 @@ def predict(
     """
     from robustify.errors import InputError
 
-    smoothed = build(model, denoiser=denoiser, sigma=sigma, precision=precision, classes=classes, templates=templates)
+    smoothed = build(
+        model,
+        denoiser=denoiser,
+        sigma=sigma,
+        precision=precision,
+        classes=classes,
+        templates=templates,
+        tuned=tuned,
+    )
     unreadable = 0
     for image in images:
         try:

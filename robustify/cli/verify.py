@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustify.cli.options import Classes, Denoiser, Templates, build
+from robustify.cli.options import Classes, Denoiser, Templates, Tuned, build
 
 if TYPE_CHECKING:
     from robustify.evaluate.stored import StoredRun
@@ -20,6 +20,7 @@ def verify(
     model: Annotated[str | None, typer.Option(help="The run's classifier, to repeat rows; needs --data.")] = None,
     data: Annotated[Path | None, typer.Option(help="The run's images, to repeat rows; needs --model.")] = None,
     denoiser: Denoiser = None,
+    tuned: Tuned = None,
     classes: Classes = None,
     templates: Templates = "openai",
     sample: Annotated[int, typer.Option(help="Rows to repeat, spread over the run.", min=1)] = 5,
@@ -42,7 +43,7 @@ def verify(
     differ: list[Problem] = []
     if model is not None and data is not None and not wrong:
         repeated = min(sample, len(stored.rows))
-        differ = _repeat(stored, model, data, denoiser, classes, templates, sample)
+        differ = _repeat(stored, model, data, denoiser, tuned, classes, templates, sample)
         verdict = f"{len({problem.sample for problem in differ})} do not match" if differ else "all match"
         parts.append(f"{repeated} rows recomputed from their seeds: {verdict}")
     problems = [*wrong, *differ]
@@ -56,7 +57,14 @@ def verify(
 
 
 def _repeat(
-    stored: "StoredRun", model: str, data: Path, denoiser: str | None, classes: str | None, templates: str, count: int
+    stored: "StoredRun",
+    model: str,
+    data: Path,
+    denoiser: str | None,
+    tuned: Path | None,
+    classes: str | None,
+    templates: str,
+    count: int,
 ) -> "list[Problem]":
     from robustify.data import open_samples
     from robustify.evaluate.replay import replay
@@ -69,5 +77,7 @@ def _repeat(
         precision=precision,
         classes=classes,
         templates=templates,
+        tuned=tuned,
+        compiled="compiled" in stored.config["dtype"],
     )
     return replay(smoothed, open_samples(data, smoothed.labels), stored, count)

@@ -103,6 +103,12 @@ def early_boundaries(p: float, looks: Sequence[int], share: float) -> list[int]:
     return found
 
 
+def is_deviation_above(successes: int, trials: int, p: Fraction) -> bool:
+    """Whether so many successes are a standard deviation or more above what `p` makes expected."""
+    above = successes - trials * p
+    return above >= 0 and above**2 >= trials * p * (1 - p)
+
+
 def is_probability(value: float) -> bool:
     """Whether it lies in [0, 1]; NaN does not."""
     return math.isfinite(value) and 0 <= value <= 1

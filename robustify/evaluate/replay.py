@@ -54,7 +54,7 @@ def check_same_model(model: SmoothedClassifier, run: StoredRun) -> None:
         "classifier_sha256": classifier_hash(model.classifier),
         "denoiser_sha256": denoiser_hash(model.denoiser, model.sigma),
         "contract": str(model.contract),
-        "dtype": str(model.classifier.dtype).removeprefix("torch."),
+        "dtype": model.dtype,
         "labels": list(model.labels),
         "sigma": model.sigma,
     }
@@ -79,7 +79,8 @@ def _replay(
     """Rows that share a batch size."""
     images = {row.sample: model.prepare(by_id[row.sample].image, row.soundness) for row in rows}
     pixels = {name: sha256(image.cpu().contiguous().numpy().data).hexdigest() for name, image in images.items()}
-    found = dict(model.certificates(images.items(), _evidence(model, run, rows[0])))
+    known = {row.sample: row.truth for row in rows if row.truth is not None and not row.selection}
+    found = dict(model.certificates(images.items(), _evidence(model, run, rows[0]), truths=known))
     return [problem for row in rows for problem in _compare(row, found[row.sample], pixels[row.sample])]
 
 

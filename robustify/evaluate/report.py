@@ -15,6 +15,7 @@ from robustify.evaluate.curves import abstention_rate, average_certified_radius,
 from robustify.evaluate.pictures import Picture, Raster
 from robustify.evaluate.plots import curve_svg
 from robustify.evaluate.run import CertificationRun
+from robustify.evaluate.statements import at_most, remarks
 from robustify.evaluate.store import Row
 
 COLUMNS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -60,17 +61,19 @@ def write_report(file: Path, chapters: Sequence[Chapter], *, title: str) -> None
 
 
 def meaning(config: dict[str, Any], *, labelled: bool = True) -> str:
-    """What the numbers say, in one sentence."""
+    """What the numbers say, in a few sentences."""
     if not labelled:
-        return (
+        told = (
             f"A radius r means that no change of the pixels of ℓ2 norm below r (pixels in [0, 1]) changes the "
-            f"prediction; each certificate is false with chance at most {config['alpha']:g}."
+            f"prediction; each certificate is false with chance at most {at_most(config['alpha'])}."
         )
-    return (
+        return " ".join([told, *remarks(config)])
+    told = (
         f"Certified accuracy at radius r is the share of images whose prediction is right and provably stays so "
         f"under every change of the pixels of ℓ2 norm up to r (pixels in [0, 1]); each certificate is false with "
-        f"chance at most {config['alpha']:g}."
+        f"chance at most {at_most(config['alpha'])}."
     )
+    return " ".join([told, *remarks(config)])
 
 
 def _runs(chapter: Chapter) -> list[tuple[str, CertificationRun]]:

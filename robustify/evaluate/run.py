@@ -1,8 +1,10 @@
 """Certifies a data set, image by image, in a folder that survives interruption."""
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
@@ -13,7 +15,8 @@ from tqdm import tqdm
 
 from robustify.certificates import Evidence
 from robustify.data import Sample
-from robustify.errors import InputError
+from robustify.errors import InputError, RunError
+from robustify.evaluate.ledger import Attempt, Ledger, model_key
 from robustify.evaluate.store import Row, RowStore
 from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.types import Image
@@ -44,6 +47,7 @@ def certify_dataset(
     out: Path,
     settings: Settings | None = None,
     *,
+    ledger: Path | None = None,
     title: str = "certify",
 ) -> CertificationRun:
     """Certifies each sample and keeps one row for each in `out`; started again, it continues.
@@ -56,29 +60,79 @@ def certify_dataset(
         samples: With ids that stay the same between runs.
         out: Folder of the run, made where missing.
         settings: How to certify; `Settings()` where None.
+        ledger: Folder that counts attempts at each image, so that all of them together stay within alpha: see
+            `robustify.evaluate.ledger`. A new `out` is a new attempt, an interrupted one that continues is not. All
+            images are read once before, to know them by their pixels.
         title: For the progress bar.
 
     Raises:
         InputError: If a setting cannot be used or there are no samples; before any sampling.
-        RunError: If the folder holds another run or cannot be written; rows written before stay.
+        RunError: If the folder holds another run or cannot be written, or the ledger does not fit; rows written
+            before stay.
     """
     if not samples:
         raise InputError("expected at least one image to certify; got none")
-    evidence = model.evidence(settings or Settings())
-    store = RowStore(out, _config(model, evidence, samples))
+    settings = settings or Settings()
+    truths = _truths(samples) if settings.known_label else {}
+    share = settings.over(len(samples))
+    attempt = None if ledger is None else _attempt(model, samples, out, share, Ledger(ledger))
+    if attempt is not None:
+        share = replace(share, alpha=attempt.alpha)
+    evidence = model.evidence(share)
+    together = {
+        "family_alpha": settings.alpha if settings.family_wise else None,
+        "attempt": attempt.number if attempt else None,
+        "attempts_alpha": attempt.total if attempt else None,
+    }
+    store = RowStore(out, {**_config(model, evidence, samples), **together})
     evidence = replace(evidence, seed=int(store.config["seed"]), fresh=bool(store.config["fresh"]))
     done = {row.sample for row in store.rows()}
     each = evidence.plan.n0 + evidence.plan.n
     with tqdm(total=each * len(samples), initial=each * len(done), desc=title, unit="draw", unit_scale=True) as bar:
         reader = _Reader(model, [s for s in samples if s.id not in done], evidence.soundness, bar)
         started = time.monotonic()
-        for name, certificate in model.certificates(reader.images(), evidence, bar.update):
+        for name, certificate in model.certificates(reader.images(), evidence, bar.update, truths):
             seconds, started = time.monotonic() - started, time.monotonic()
             truth, pixels = reader.seen.pop(name)
             store.add(Row.of(certificate, truth=truth, pixels=pixels, seconds=seconds))
             bar.total -= evidence.plan.n - certificate.n  # what an early decision saved
     store.finish()
     return CertificationRun(store.rows(), reader.unreadable, store.config)
+
+
+def _truths(samples: Sequence[Sample]) -> dict[str, int]:
+    unlabelled = [sample.id for sample in samples if sample.label is None]
+    if unlabelled:
+        raise InputError(
+            f"known_label tests the true label of every image; {len(unlabelled)} of {len(samples)} have none, "
+            f"{unlabelled[0]} being the first.\n  Leave them out, or certify without known_label."
+        )
+    return {sample.id: sample.label for sample in samples if sample.label is not None}
+
+
+def _attempt(
+    model: SmoothedClassifier, samples: Sequence[Sample], out: Path, settings: Settings, ledger: Ledger
+) -> Attempt:
+    """The attempt that a run in `out` is: charged now if it is new, found in its configuration if it continues."""
+    key, images = model_key(model.evidence(settings)), set[str]()
+    for sample in samples:
+        with suppress(InputError):  # named when the run comes to it
+            images.add(_pixels_hash(model.prepare(sample.image, settings.soundness)))
+    made = ledger.attempts(key, images, settings.alpha)
+    if not (out / "run.json").is_file():
+        model.evidence(replace(settings, alpha=Attempt(made + 1, settings.alpha).alpha))  # raises where it is too small
+        return ledger.charge(key, images, settings.alpha)
+    number = json.loads((out / "run.json").read_text(encoding="utf-8")).get("attempt")
+    if number is None or number > made:
+        raise RunError(
+            f"the run in {str(out)!r} was not charged to the ledger {str(ledger.folder)!r}.\n"
+            "  Continue it with the ledger that it was begun with, if any, or choose another folder with --out."
+        )
+    return Attempt(number, settings.alpha)
+
+
+def _pixels_hash(image: Image) -> str:
+    return sha256(image.cpu().contiguous().numpy().data).hexdigest()
 
 
 @final
@@ -103,7 +157,7 @@ class _Reader:
                     more = "\n…and so on" if len(self.unreadable) == SHOWN else ""
                     self.bar.write(f"left out {sample.id}: {error}{more}", file=sys.stderr)
                 continue
-            self.seen[sample.id] = sample.label, sha256(image.cpu().contiguous().numpy().data).hexdigest()
+            self.seen[sample.id] = sample.label, _pixels_hash(image)
             yield sample.id, image
 
 

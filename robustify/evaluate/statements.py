@@ -10,10 +10,14 @@ References:
 """
 
 import math
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, Context
+from typing import Any
 
 from scipy.special import bdtr
 
 from robustify.certificates.bounds import check_alpha, lower_bound, upper_bound
+from robustify.certificates.plans import KnownLabelPlan
 from robustify.certificates.radius import check_count
 from robustify.errors import InputError
 
@@ -45,6 +49,34 @@ def most_false(images: int, alpha: float, *, confidence: float = 0.999) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if float(bdtr(middle, images, alpha)) >= confidence else (middle, high)
     return high
+
+
+def at_most(value: float) -> str:
+    """The number in at most 6 digits, rounded up: no chance of error looks smaller than it is."""
+    return f"{float(Context(prec=6, rounding=ROUND_CEILING).create_decimal(repr(value))):g}"
+
+
+def remarks(config: Mapping[str, Any]) -> list[str]:
+    """What a run's certificates claim besides the usual, in sentences.
+
+    Arguments:
+        config: Of the run, as `run.json` keeps it.
+    """
+    said = []
+    if config["rule"] == KnownLabelPlan.rule:
+        said.append(
+            "Only the true label was tested: a certificate says that the smoothed classifier's label is the true one "
+            "within the radius, an abstention says nothing of other labels."
+        )
+    if (family := config.get("family_alpha")) is not None:
+        images = f"{config['samples']:,}"
+        said.append(f"That any of the {images} certificates is false has a chance of at most {at_most(family)}.")
+    if (attempt := config.get("attempt")) is not None:
+        total = at_most(config["attempts_alpha"])
+        said.append(
+            f"Attempt {attempt}: that any of all attempts at an image is false has a chance of at most {total}."
+        )
+    return said
 
 
 def accuracy_lower_bound(accuracy: float, images: int, alpha: float, *, rho: float = 0.001) -> float:

@@ -4,8 +4,15 @@ from dataclasses import dataclass
 from typing import final
 
 from robustify.certificates.certificate import floor
+from robustify.certificates.plans import RadiusPlan
 from robustify.evaluate.curves import average_certified_radius
-from robustify.evaluate.statements import accuracy_interval, accuracy_lower_bound, expected_false, most_false
+from robustify.evaluate.statements import (
+    accuracy_interval,
+    accuracy_lower_bound,
+    expected_false,
+    most_false,
+    remarks,
+)
 from robustify.evaluate.stored import StoredRun
 from robustify.evaluate.units import duration
 
@@ -54,6 +61,7 @@ class Status:
         seconds: Spent so far.
         left: Estimated seconds to the end; None before the first image.
         alpha: Allowed chance, per image, of a false certificate.
+        remarks: What certificates claim besides the usual, in sentences.
     """
 
     done: int
@@ -66,6 +74,7 @@ class Status:
     seconds: float
     left: float | None
     alpha: float
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.done:,} of {self.total:,} images, {self.draws:,} draws{self._progress()}"]
@@ -76,6 +85,7 @@ class Status:
         if self.done:
             expected, most = expected_false(self.done, self.alpha), most_false(self.done, self.alpha)
             lines.append(f"false certificates: at most {expected:g} expected, at most {most} with 99.9 % confidence")
+        lines += self.remarks
         return "\n".join(lines)
 
     def _progress(self) -> str:
@@ -87,9 +97,10 @@ class Status:
 
 
 def status(run: StoredRun) -> Status:
-    """What the rows written so far add up to; accuracy at radius 0, sigma and 2 sigma."""
+    """What the rows written so far add up to; accuracy at the radii decided, or else at 0, sigma and 2 sigma."""
     rows, plan, total = run.rows, run.plan, int(run.config["samples"])
     labelled = [row for row in rows if row.truth is not None]
+    radii = plan.radii if isinstance(plan, RadiusPlan) else (0.0, plan.sigma, 2 * plan.sigma)
     seconds = sum((row.seconds for row in rows), 0.0)
     left = 0.0 if run.finished else seconds / len(rows) * (total - len(rows)) if rows else None
     return Status(
@@ -97,12 +108,13 @@ def status(run: StoredRun) -> Status:
         total=total,
         finished=run.finished,
         draws=sum(row.n0 + row.drawn for row in rows),
-        accuracies=tuple(_accuracy(run, r) for r in (0.0, plan.sigma, 2 * plan.sigma)) if labelled else (),
+        accuracies=tuple(_accuracy(run, r) for r in radii) if labelled else (),
         mean_radius=average_certified_radius(labelled) if labelled else None,
         abstained=sum(row.label is None for row in rows),
         seconds=seconds,
         left=left,
         alpha=plan.alpha,
+        remarks=tuple(remarks(run.config)),
     )
 
 

@@ -60,7 +60,9 @@ class Row:
         label: Certified class index; None where the classifier abstained.
         radius: ℓ2, in [0, 1] pixels, exclusive.
         p_lower, p_upper: Bounds on the label's and on any other's probability.
-        selection, votes: One count per class.
+        selection: Votes that chose the label, one count per class; those when a leader was last chosen, under the
+            rule "leader", and none where the label was known.
+        votes: One count per class.
         looks: Draws, votes for the label and for its strongest rival at each look.
         rule, radii, sigma, alpha, n0, n, slack: The plan, fixed before the first draw.
         seed: 128 bits in decimal.

@@ -60,13 +60,15 @@ class History:
         self._class_hits = [a + b for a, b in zip(self._class_hits, hits.tolist(), strict=True)]
         self._class_images = [a + b for a, b in zip(self._class_images, images.tolist(), strict=True)]
 
-    def end_epoch(self, epoch: int) -> None:
-        """Closes what belongs to the epoch; `epoch` counts from 1."""
+    def end_epoch(self, epoch: int) -> str | None:
+        """Closes what belongs to the epoch; `epoch` counts from 1. Returns a warning where a class is being given up."""
         self._close()
+        before = {row["class"]: row["hit"] for row in self.hits if row["epoch"] == 1}
         for name, hits, images in zip(self.labels, self._class_hits, self._class_images, strict=True):
             share = hits / images if images else None
             self.hits.append({"epoch": epoch, "class": name, "hit": share, "images": int(images)})
         self._clear()
+        return _given_up(before, self.hits[-len(self.labels) :], epoch)
 
     def hallucination(self) -> dict[str, float]:
         """For each class, the share of denoised copies that the classifier did not recognise in the last epoch."""
@@ -116,6 +118,19 @@ class History:
             f"the run may be collapsing: over the last {PATIENCE} steps {mean:.0%} of the copies were recognised, "
             f"{best:.0%} at best before.\n  A smaller learning rate or a smaller weight of the robust term often helps."
         )
+
+
+def _given_up(before: dict[str, float | None], now: list[dict[str, Any]], epoch: int) -> str | None:
+    """Classes recognised less than half as often as in the first epoch."""
+    lost = [(row["class"], before[row["class"]], row["hit"]) for row in now if before and row["hit"] is not None]
+    said = [f"{name!r} {first:.0%} to {hit:.0%}" for name, first, hit in lost if first and hit < first / 2]
+    if not said:
+        return None
+    return (
+        f"the classifier is giving up {len(said)} of its classes: copies recognised fell from the first epoch to epoch "
+        f"{epoch} for {', '.join(said[:3])}.\n  Objectives that choose what to learn from may drop hard classes; a "
+        "smaller weight of the robust term, or consistency, keeps them."
+    )
 
 
 _STATE = ("rows", "hits", "_last", "_sums", "_images", "_recent", "_best", "_class_hits", "_class_images")

@@ -100,12 +100,13 @@ class Loop:
         self.optimizer.zero_grad()
         means = {name: float(value) / len(rows) for name, value in sums.items()}
         self.history.add_hits(hits, seen)
-        if warning := self.history.add(means, step=self.step, epoch=epoch, rate=rate, images=len(rows)):
-            self.warnings.append(warning)
-            bar.write(f"warning: {warning}")
+        found = [self.history.add(means, step=self.step, epoch=epoch, rate=rate, images=len(rows))]
         self.step += 1
         if self.step % self.batches.per_epoch == 0:
-            self.history.end_epoch(self.step // self.batches.per_epoch)
+            found.append(self.history.end_epoch(self.step // self.batches.per_epoch))
+        for warning in filter(None, found):
+            self.warnings.append(warning)
+            bar.write(f"warning: {warning}")
         return {name: f"{means[name]:.3f}" for name in ("loss", "hit") if name in means}
 
     def _gradients(self, picked: Picked, total: int) -> tuple[Sums, Tensor, Tensor]:

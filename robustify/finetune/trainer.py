@@ -105,7 +105,11 @@ def tune(
             write_whole(out / "training.svg", svg.encode())
     processes.wait_for_everyone()
     tuned = SmoothedClassifier(
-        load_tuned(out, model.classifier), model.denoiser, sigma=model.sigma, precision=model.precision
+        load_tuned(out, model.classifier),
+        model.denoiser,
+        sigma=model.sigma,
+        precision=model.precision,
+        compiled=model.compiled,
     )
     return Tuned(tuned, out, history.hallucination(), history.rows, loop.warnings)
 

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from robustify.certificates.transcript import Questions, Request
+from robustify.smoothing.guard import Margin
 from robustify.smoothing.noise import NoiseAddress, NoiseStream, Soundness
+from robustify.smoothing.vote_check import VoteCheck, Wager
 from robustify.types import Image, Logits, Pixels
 
 Progress = Callable[[int], object]
@@ -45,18 +48,18 @@ class Job(Generic[Q]):
 @final
 @dataclass
 class _Open(Generic[Q]):
-    """A job's current request: how many of its draws still need a batch, and the votes of the others."""
+    """A job's current request: how many of its draws still need a batch, and the votes of the others, failures last."""
 
     job: Job[Q]
     request: Request
     streams: dict[int, NoiseStream]
     waiting: int = field(init=False)
     unanswered: int = field(init=False)
-    votes: Tensor = field(init=False)
+    wager: Wager = field(init=False)
 
     def __post_init__(self) -> None:
         self.waiting = self.unanswered = self.request.draws
-        self.votes = torch.zeros(self.job.questions.classes, dtype=torch.int64)
+        self.wager = Wager(np.zeros(self.job.questions.classes + 1, np.int64))
 
     def noise(self, draws: int) -> Tensor:
         """The next draws of this request's stage."""
@@ -65,6 +68,12 @@ class _Open(Generic[Q]):
             self.streams[stage] = NoiseStream(NoiseAddress(job.seed, job.sample, stage), tuple(job.image.shape))
         self.waiting -= draws
         return self.streams[stage].take(draws)
+
+    def count(self, winners: Tensor) -> None:
+        """Adds the votes of one batch."""
+        classes = self.job.questions.classes
+        self.wager.add(torch.bincount(winners, minlength=classes + 1).numpy())
+        self.unanswered -= len(winners)
 
 
 @torch.inference_mode()
@@ -75,7 +84,9 @@ def run(
     sigma: float,
     soundness: Soundness,
     batch: int,
+    margin: Margin,
     watch: Callable[[Pixels], object],
+    check: VoteCheck,
     progress: Progress | None = None,
 ) -> Iterator[Job[Q]]:
     """Answers every job's questions; yields each job as soon as nothing more is asked of it.
@@ -89,7 +100,9 @@ def run(
         sigma: Of the noise, in [0, 1] pixels.
         soundness: How noise is added to pixels.
         batch: Images per forward pass.
+        margin: By how much a vote must be ahead to count.
         watch: Is shown the noise of each batch, in fed pixels minus clean pixels.
+        check: Is told of each request how its votes spread over batches.
         progress: Called with the number of draws just finished.
     """
     source = iter(jobs)
@@ -104,13 +117,12 @@ def run(
         noisy = torch.cat([soundness.add(o.job.image, o.noise(draws), sigma) for o, draws in shares])
         watch(noisy - torch.cat([o.job.image.expand(draws, *o.job.image.shape) for o, draws in shares]))
         counted = len(noisy)
-        winners = _winners(base(_filled(noisy, batch))[:counted])
-        for (o, draws), won in zip(shares, torch.split(winners, [draws for _, draws in shares]), strict=True):
-            o.votes += torch.bincount(won[won >= 0], minlength=len(o.votes))
-            o.unanswered -= draws
+        winners = _winners(base(_filled(noisy, batch))[:counted], margin)
+        for (o, _), won in zip(shares, torch.split(winners, [draws for _, draws in shares]), strict=True):
+            o.count(won)
         if progress is not None:
             progress(counted)
-        yield from _answered(active)
+        yield from _answered(active, check)
 
 
 def _shares(active: Iterable[_Open[Q]], batch: int) -> Iterator[tuple[_Open[Q], int]]:
@@ -129,21 +141,22 @@ def _filled(noisy: Pixels, batch: int) -> Tensor:
     return torch.cat([noisy, noisy.new_full((batch - len(noisy), *noisy.shape[1:]), 0.5)])
 
 
-def _winners(logits: Logits) -> Tensor:
-    """The winning class of each image, on the CPU; -1 where logits are not finite or the maximum is tied."""
+def _winners(logits: Logits, margin: Margin) -> Tensor:
+    """The winning class of each image, on the CPU; one past the last where no logit is clearly ahead or some fail."""
     best, second = logits.topk(2, dim=1).values.unbind(dim=1)
-    clear = logits.isfinite().all(dim=1) & (best > second)
-    return torch.where(clear, logits.argmax(dim=1), -1).cpu()
+    clear = logits.isfinite().all(dim=1) & (best - second > margin.of(logits))
+    return torch.where(clear, logits.argmax(dim=1), logits.shape[1]).cpu()
 
 
-def _answered(active: deque[_Open[Q]]) -> Iterator[Job[Q]]:
+def _answered(active: deque[_Open[Q]], check: VoteCheck) -> Iterator[Job[Q]]:
     """Hands complete votes to who asked, opens the next requests, lets decided jobs go."""
     for _ in range(len(active)):
         o = active.popleft()
         if o.unanswered:
             active.append(o)
             continue
-        o.job.questions.answer(o.request, o.votes.tolist())
+        check.add(o.wager.log)
+        o.job.questions.answer(o.request, o.wager.votes[:-1].tolist())
         if (request := o.job.questions.request) is None:
             yield o.job
         else:

@@ -8,7 +8,9 @@ References:
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import shutil
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import cast, final
 
@@ -26,11 +28,13 @@ from robustify.classifiers.base import check_evaluation_mode
 from robustify.denoisers import Denoiser, Identity
 from robustify.errors import InputError, ModelError
 from robustify.smoothing.engine import Job, Progress, Q, run
+from robustify.smoothing.guard import Margin, probe, rounding_of, state
 from robustify.smoothing.identity import classifier_hash, denoiser_hash
 from robustify.smoothing.inputs import ImageInput, OneImage, is_batch, to_pixels
 from robustify.smoothing.noise import Soundness
 from robustify.smoothing.noise_check import NoiseCheck
 from robustify.smoothing.settings import Settings
+from robustify.smoothing.vote_check import VoteCheck
 from robustify.types import Image, InputContract, Logits, Pixels
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -46,14 +50,24 @@ class SmoothedClassifier(nn.Module):
         sigma: Standard deviation of the noise in [0, 1] pixels, positive.
         precision: Of matrix products and convolutions: "float32", or "bfloat16" or "float16" by autocast, which is
             faster where the hardware has it. Another precision is another base classifier, with its own certificates.
+        compiled: Whether torch.compile fuses the networks, in place and in channels-last memory, on a GPU as CUDA
+            graphs. The first batch of a shape then takes up to a minute, those after it less; needs a C++ compiler. It
+            rounds differently, so this too is another base classifier.
 
     Raises:
-        InputError: If sigma is not positive, the denoiser cannot work at it, or there is no such precision.
+        InputError: If sigma is not positive, the denoiser cannot work at it, or there is no such precision, or
+            no compiler.
         ModelError: If denoiser and classifier do not fit each other.
     """
 
     def __init__(
-        self, classifier: ImageClassifier, denoiser: Denoiser, *, sigma: float, precision: str = "float32"
+        self,
+        classifier: ImageClassifier,
+        denoiser: Denoiser,
+        *,
+        sigma: float,
+        precision: str = "float32",
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         if not (sigma > 0 and math.isfinite(sigma)):
@@ -65,8 +79,12 @@ class SmoothedClassifier(nn.Module):
         self.denoiser = denoiser.to(classifier.device)
         self.sigma = float(sigma)
         self.precision = precision
+        self.compiled = compiled
         self.contract = _contract(classifier, denoiser)
+        self._probed: tuple[Hashable, Margin] | None = None
         self.eval()
+        if compiled:
+            _compile(self)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -82,9 +100,11 @@ class SmoothedClassifier(nn.Module):
 
     @property
     def dtype(self) -> str:
-        """In which precision the networks compute: of their weights, and of autocast where it is lower."""
-        weights = str(self.classifier.dtype).removeprefix("torch.")
-        return weights if self.precision == "float32" else f"{weights}, {self.precision} autocast"
+        """How the networks compute: the precision of their weights, of autocast where it is lower, if compiled."""
+        parts = [str(self.classifier.dtype).removeprefix("torch.")]
+        if self.precision != "float32":
+            parts.append(f"{self.precision} autocast")
+        return ", ".join([*parts, "compiled"] if self.compiled else parts)
 
     def forward(self, pixels: Pixels, draws: int = 8) -> Logits:
         """Differentiable log-probabilities, averaged over fresh noise draws; for attacks and training, no proof.
@@ -115,7 +135,7 @@ class SmoothedClassifier(nn.Module):
     ) -> Certificate | list[Certificate]:
         """Certifies the prediction at one image or each of a batch; abstains rather than guesses.
 
-        `certify(x)` finds the largest radius that `n_max` draws prove and stops early where more would gain little;
+        `certify(x)` finds the largest radius, from as many of `n_max` draws as seem worth while;
         `certify(x, radius=r)` decides, usually with far fewer draws, whether the label holds within r, or within
         each of several radii; `certify(x, n=n)` is the classical certificate from exactly n draws.
 
@@ -126,7 +146,8 @@ class SmoothedClassifier(nn.Module):
 
         Raises:
             InputError: Before any sampling, if an image or a setting cannot be used.
-            ModelError: If the model was put in training mode, or the noise that it was fed is not what it should be.
+            ModelError: If the model was put in training mode or is no fixed function of one image, or the noise that
+                it was fed is not what it should be.
         """
         settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)
         evidence = self.evidence(settings)
@@ -189,7 +210,11 @@ class SmoothedClassifier(nn.Module):
         )
 
     def certificates(
-        self, samples: Iterable[tuple[str, Image]], evidence: Evidence, progress: Progress | None = None
+        self,
+        samples: Iterable[tuple[str, Image]],
+        evidence: Evidence,
+        progress: Progress | None = None,
+        truths: Mapping[str, int] | None = None,
     ) -> Iterator[tuple[str, Certificate]]:
         """Certifies named images that meet the contract; yields each as soon as it is decided.
 
@@ -197,16 +222,17 @@ class SmoothedClassifier(nn.Module):
             samples: Taken one by one, when a batch has room.
             evidence: What the certificates shall depend on; each carries its own sample's name.
             progress: Called with the number of draws just finished.
+            truths: True labels by name, where the plan tests them.
         """
-        classes = len(self.labels)
-        jobs = (Job(image, evidence.seed, name, Transcript(evidence.plan, classes)) for name, image in samples)
+        plan, classes, truths = evidence.plan, len(self.labels), truths or {}
+        jobs = (Job(x, evidence.seed, name, Transcript(plan, classes, truths.get(name))) for name, x in samples)
         for job in self._run(jobs, evidence.soundness, evidence.batch, progress):
             yield job.sample, conclude(job.questions, replace(evidence, sample=job.sample), self.labels)
 
     def _run(self, jobs: Iterable[Job[Q]], soundness: str, batch: int, progress: Progress | None) -> Iterator[Job[Q]]:
         check_evaluation_mode(self)
         noise = Soundness(soundness)
-        check = NoiseCheck(self.sigma, grid=noise is Soundness.GRID)
+        check, votes = NoiseCheck(self.sigma, grid=noise is Soundness.GRID), VoteCheck()
         due = 0  # checked as evidence doubles: each check may refuse true noise once in a million times
         for job in run(
             self.logits,
@@ -214,14 +240,33 @@ class SmoothedClassifier(nn.Module):
             sigma=self.sigma,
             soundness=noise,
             batch=batch,
+            margin=self._margin(batch),
             watch=check.add,
+            check=votes,
             progress=progress,
         ):
-            if check.sampled > due:
+            if check.sampled > due or votes.refused:  # noise that repeats explains votes that agree
                 check.verify()
                 due = 2 * check.sampled
+            votes.verify()
             yield job
         check.verify()
+
+    def _margin(self, batch: int) -> Margin:
+        """By how much a vote must be ahead to count; probed again where the model or the batch changed."""
+        lower = None if self.precision == "float32" else PRECISIONS[self.precision]
+        key = (batch, self.sigma, self.precision, state(self.classifier, self.denoiser))
+        if self._probed is None or self._probed[0] != key:
+            found = probe(
+                self.logits,
+                self.contract.shape,
+                sigma=self.sigma,
+                batch=batch,
+                rounding=rounding_of(self.classifier, self.denoiser, lower=lower),
+                device=self.classifier.device,
+            )
+            self._probed = key, found
+        return self._probed[1]
 
     def prepare(self, image: OneImage, soundness: str = "grid") -> Image:
         """One image as pixels that meet the contract, on the model's device.
@@ -255,6 +300,19 @@ class SmoothedClassifier(nn.Module):
             "licences": licences,
         }
         return "SmoothedClassifier\n" + "\n".join(f"  {key:<10} {value}" for key, value in lines.items())
+
+
+def _compile(model: SmoothedClassifier) -> None:
+    """The networks alone: what is around them in a denoiser computes timesteps, which dynamo cannot follow."""
+    on_cpu = model.classifier.device.type == "cpu"
+    if on_cpu and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+        raise InputError(
+            "compiled=True needs a C++ compiler; found none.\n  Install one, such as g++, or leave it out."
+        )
+    model.to(memory_format=torch.channels_last)
+    mode = "default" if on_cpu else "reduce-overhead"
+    for network in (model.classifier.network, *model.denoiser.children()):
+        network.compile(mode=mode)
 
 
 def _contract(classifier: ImageClassifier, denoiser: Denoiser) -> InputContract:

@@ -108,9 +108,9 @@ def test_prediction_abstains_below_the_published_threshold() -> None:
     assert "abstains" in str(abstains)
 
 
-def test_prediction_counts_failed_draws_as_a_rival() -> None:
+def test_prediction_counts_failed_draws_for_the_runner_up() -> None:
     assert predict_votes((60, 1, 0), LABELS, n=61, alpha=0.001).label == 0
-    assert predict_votes((60, 1, 0), LABELS, n=121, alpha=0.001).label is None
+    assert predict_votes((60, 30, 0), LABELS, n=121, alpha=0.001).label is None
 
 
 @pytest.mark.parametrize("p", [0.5, 0.51, 0.6])

@@ -64,10 +64,10 @@ def test_runner_up_is_near_or_above_the_binary_radius() -> None:
         assert ours > binary - 0.02
 
 
-def test_failed_draws_count_as_a_rival() -> None:
+def test_failed_draws_count_for_the_rival() -> None:
     with_failures = runner_up_bounds([600, 10], 0, n=1_000, alpha=0.001)
-    as_a_class = runner_up_bounds([600, 10, 390], 0, n=1_000, alpha=0.001)
-    assert with_failures == as_a_class
+    as_the_rival = runner_up_bounds([600, 400, 0], 0, n=1_000, alpha=0.001)
+    assert with_failures == as_the_rival
     assert with_failures[1] > runner_up_bounds([600, 200, 200], 0, n=1_000, alpha=0.001)[1]
 
 
@@ -122,14 +122,14 @@ def test_least_n_is_the_first_that_can_certify(alpha: float) -> None:
 
 def test_hopeless_budgets_are_refused_with_the_budget_that_works() -> None:
     with pytest.raises(InputError, match=r"n = 10 .* alpha = 0.001, even if all agree.\n  Use n >= 11"):
-        check_budget(n=10, n0=10, alpha=0.001)
-    check_budget(n=11, n0=1, alpha=0.001)
+        check_budget(n=10, alpha=0.001)
+    check_budget(n=11, alpha=0.001)
 
 
 @pytest.mark.parametrize("n", [0, -5])
 def test_counts_must_be_positive(n: int) -> None:
-    with pytest.raises(InputError, match="n0"):
-        check_budget(n=100, n0=n, alpha=0.001)
+    with pytest.raises(InputError, match="at least 1"):
+        check_budget(n=n, alpha=0.001)
 
 
 def test_impossible_probabilities_are_refused() -> None:

@@ -102,7 +102,8 @@ def test_mistakes_are_one_clear_message(
 
 def test_plugins_lists_sources_and_what_they_offer(tmp_path: Path, robustify: Command) -> None:
     listed = robustify("plugins").stdout
-    assert "classifier timm" in listed
+    assert ["classifier source", "timm"] in [line.split("  ")[:1] + line.split()[2:3] for line in listed.splitlines()]
+    assert any(line.split()[:2] == ["objective", "ft-cadis"] for line in listed.splitlines())
     assert "robustify-vision" in listed
     assert robustify("plugins", "zoo").stdout.split() == [
         "zoo:open_clip",

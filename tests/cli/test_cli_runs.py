@@ -97,6 +97,33 @@ def test_status_during_and_after_a_run(certified: Path, robustify: Command) -> N
     assert "finished" not in robustify("status", certified).stdout
 
 
+def test_a_run_of_known_labels_shares_alpha_and_is_charged(photos: Path, tmp_path: Path, robustify: Command) -> None:
+    options = ("--radius", 0.05, "--n-max", 300, "--sigma", 0.1, "--known-label", "--family-wise", "--alpha", 0.06)
+    for attempt in (1, 2):
+        command = ("certify", "zoo:timm", photos, *options, "--ledger", "ledger", "--out", f"run{attempt}")
+        found = robustify(*command)
+        assert found.status == 0, found.stderr
+        assert "certified accuracy at radius 0.05: " in found.stdout
+        config = json.loads((tmp_path / f"run{attempt}" / "run.json").read_text())
+        assert (config["rule"], config["n0"], config["attempt"]) == ("known label", 0, attempt)
+        assert (config["family_alpha"], config["attempts_alpha"]) == (0.06, 0.01)
+    told = robustify("status", "run2").stdout
+    for part in (
+        "certified accuracy at radius 0.05: ",
+        "Only the true label was tested",
+        "That any of the 6 certificates is false has a chance of at most 0.06.",
+        "Attempt 2: ",
+    ):
+        assert part in told
+        assert part in (tmp_path / "run2" / "report.html").read_text() or part.startswith("certified")
+    assert robustify("verify", "run2", "--model", "zoo:timm", "--data", photos, "--sample", 2).status == 0
+    priced = robustify("estimate", "zoo:timm", photos, *options)
+    assert "images: 6\nforwards: at most 1,800" in priced.stdout
+    leader = robustify("certify", "zoo:timm", photos, "--n0", 0, "--out", "run3")
+    assert leader.status == 2
+    assert "n0 to be a whole number of at least 1; got 0" in leader.stderr
+
+
 def test_no_run_is_one_clear_message(tmp_path: Path, robustify: Command) -> None:
     for command in ("status", "verify"):
         found = robustify(command, tmp_path / "nowhere")

@@ -43,7 +43,7 @@ def test_rows_hold_what_certificates_hold(
         assert (row.votes, row.selection, row.looks) == (c.votes, c.selection, c.looks)
         plan = plan_of(row.rule, radii=row.radii, sigma=row.sigma, alpha=row.alpha, n0=row.n0, n=row.n, slack=row.slack)
         assert plan == c.evidence.plan
-        assert plan.claim(row.looks).radius == row.radius
+        assert plan.after(row.selection).claim(row.looks).radius == row.radius
 
 
 def test_parquet_rows_recompute_to_the_radius(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:

@@ -6,7 +6,9 @@ from math import ceil, comb
 import pytest
 
 from robustify.errors import InputError
-from robustify.evaluate.statements import accuracy_interval, accuracy_lower_bound, expected_false, most_false
+from robustify.evaluate import statements
+from robustify.evaluate.report import meaning
+from robustify.evaluate.statements import accuracy_interval, accuracy_lower_bound, expected_false, most_false, remarks
 from robustify.evaluate.units import duration, memory
 
 
@@ -66,3 +68,26 @@ def test_impossible_numbers_are_refused() -> None:
 def test_numbers_read_well() -> None:
     assert [duration(s) for s in (0.5, 59, 61, 3_700, 90_000)] == ["0.5 s", "59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]
     assert [memory(m) for m in (12, 2048, 3 * 2**20, 5 * 2**30)] == ["12 B", "2 KiB", "3 MiB", "5 GiB"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.001, "0.001"), (0.00060792710185, "0.000607928"), (2e-06, "2e-06"), (0.05, "0.05")]
+)
+def test_a_chance_of_error_is_never_rounded_down(value: float, text: str) -> None:
+    assert statements.at_most(value) == text
+    assert float(text) >= value
+
+
+def test_what_runs_share_is_said() -> None:
+    plain = {"rule": "decision", "samples": 1_500, "alpha": 0.00060792710185}
+    assert remarks(plain) == []
+    assert remarks({**plain, "family_alpha": 0.05}) == [
+        "That any of the 1,500 certificates is false has a chance of at most 0.05."
+    ]
+    assert remarks({**plain, "attempt": 3, "attempts_alpha": 0.01}) == [
+        "Attempt 3: that any of all attempts at an image is false has a chance of at most 0.01."
+    ]
+    known = {**plain, "rule": "known label"}
+    assert remarks(known)[0].startswith("Only the true label was tested: a certificate says that the smoothed")
+    for labelled in (True, False):
+        assert meaning(known, labelled=labelled).endswith(f"false with chance at most 0.000607928. {remarks(known)[0]}")

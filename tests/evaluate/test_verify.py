@@ -12,16 +12,16 @@ import torch
 from scipy.stats import binom, norm
 
 from robustify import Settings, SmoothedClassifier
-from robustify.certificates.plans import Look
+from robustify.certificates.plans import LeaderPlan, Look, Plan
 from robustify.certificates.sequential import group_sequential_test
 from robustify.data import Sample
 from robustify.errors import RunError
 from robustify.evaluate import certify_dataset
-from robustify.evaluate.exact import crossing_chance, normal_chance, normal_quantile, upper_tail
+from robustify.evaluate.exact import crossing_chance, is_deviation_above, normal_chance, normal_quantile, upper_tail
 from robustify.evaluate.replay import replay, spread
 from robustify.evaluate.store import Row
 from robustify.evaluate.stored import StoredRun, read_run
-from robustify.evaluate.verify import verify_row, verify_run
+from robustify.evaluate.verify import _holds, verify_row, verify_run
 
 SETTINGS = {
     "fixed": Settings(n=100, seed=3),
@@ -261,3 +261,106 @@ def test_decisions_by_the_runner_up_are_verified_and_guarded(run: StoredRun) -> 
     assert "radius" in fields(replace(genuine, radius=0.1), run)
     assert "p_lower" in fields(replace(genuine, p_lower=claim.p_lower + 0.01), run)
     assert "p_upper" in fields(replace(genuine, p_upper=claim.p_upper - 0.01), run)
+
+
+@pytest.fixture
+def led(model: SmoothedClassifier, samples: list[Sample], out: Path) -> StoredRun:
+    """A run whose labels were never chosen."""
+    certify_dataset(model, samples, out, Settings(radius=[0.05, 0.1], n_max=500, n0=0, seed=3))
+    return read_run(out)
+
+
+@pytest.fixture
+def known(model: SmoothedClassifier, samples: list[Sample], out: Path) -> StoredRun:
+    """A run that tested the true labels; every second of them is what the classifier says."""
+    said = [int(model.classifier(model.prepare(s.image)[None]).argmax()) for s in samples]
+    pairs = enumerate(zip(samples, said, strict=True))
+    labelled = [Sample(s.id, s.image, c if i % 2 else (c + 1) % 3) for i, (s, c) in pairs]
+    certify_dataset(model, labelled, out, Settings(radius=[0.05, 0.1], n_max=500, known_label=True, seed=3))
+    assert replay(model, labelled, read_run(out), 4) == []
+    return read_run(out)
+
+
+def test_a_run_that_follows_leaders_is_verified_and_guarded(
+    led: StoredRun, model: SmoothedClassifier, samples: list[Sample]
+) -> None:
+    assert (led.plan.rule, led.rows[0].n0) == ("leader", 0)
+    assert verify_run(led) == []
+    assert replay(model, samples, led, 4) == []
+    row = claimed(led)
+    for name, value in (
+        ("radius", 1.001 * row.radius),
+        ("p_lower", 1.001 * row.p_lower),
+        ("p_upper", 0.9 * row.p_upper),
+    ):
+        assert name in fields(replace(row, **{name: value}), led)
+    assert row.label is not None
+    assert fields(replace(row, label=(row.label + 1) % 3), led) == {"label"}
+    assert fields(replace(row, selection=(*row.selection[1:], row.selection[0])), led)
+    for other in {0, 1, 2} - {row.label}:
+        moved = list(row.selection)
+        moved[row.label] -= 1
+        moved[other] += 1
+        assert fields(replace(row, selection=tuple(moved)), led) == {"selection"}
+    assert fields(replace(row, selection=()), led) == {"selection"}
+    early = next(row for row in led.rows if row.radius > 0 and row.selection != row.votes)
+    fewer = tuple(v - (c == early.label) for c, v in enumerate(early.selection))
+    assert fields(replace(early, selection=fewer), led) == {"selection"}
+    assert fields(replace(row, selection=row.votes, looks=row.looks), led) <= {"selection"}
+
+
+def test_a_leader_must_pay_for_all_who_could_lead(led: StoredRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boundaries that spend all of alpha on one class, or lie too near the threshold, prove nothing."""
+    row, plan = claimed(led), led.plan
+    greedy = tuple(
+        group_sequential_test(test.p0, alpha=plan.alpha, looks=test.looks)
+        for test in plan.tests  # type: ignore[attr-defined]
+    )
+    monkeypatch.setitem(plan.__dict__, "tests", greedy)
+    assert "radius" in fields_of(row, plan, led)
+    near = tuple(replace(test, boundaries=(*test.boundaries[:-1], round(test.p0 * 500) + 1)) for test in greedy)
+    monkeypatch.setitem(plan.__dict__, "tests", near)
+    assert "radius" in fields_of(row, plan, led)
+
+
+def test_a_boundary_near_the_threshold_does_not_bound_all_leaders() -> None:
+    plan = LeaderPlan(1.0, 0.05, 0, 96, radii=(1.3,))
+    test = replace(plan.tests[0], looks=(96,), boundaries=(89,))  # .9 standard deviations above
+    object.__setattr__(plan, "alpha", 0.4)
+    assert crossing_chance(test.p0, test.looks, test.boundaries) < 0.4 * test.p0
+    assert not _holds(test, plan)
+    assert _holds(replace(test, boundaries=(90,)), plan)
+
+
+def fields_of(row: Row, plan: Plan, run: StoredRun) -> set[str]:
+    return {problem.field for problem in verify_row(row, plan, run.config)}
+
+
+@pytest.mark.parametrize(("successes", "expected"), [(55, True), (54, False), (45, False), (50, False)])
+def test_a_deviation_above_is_told_exactly(successes: int, expected: bool) -> None:
+    assert is_deviation_above(successes, 100, Fraction(1, 2)) is expected
+
+
+def test_a_run_with_known_labels_is_verified_and_guarded(known: StoredRun) -> None:
+    assert verify_run(known) == []
+    assert all(row.label in (None, row.truth) and row.selection == () for row in known.rows)
+    row = claimed(known)
+    assert row.truth is not None
+    other = (row.truth + 1) % 3
+    assert fields(replace(row, label=other), known) == {"label"}
+    assert fields(replace(row, label=other, truth=other), known) == {"looks"}
+    assert fields(replace(row, truth=None), known) == {"truth"}
+    assert fields(replace(row, truth=3, label=3), known) == {"truth"}
+    assert fields(replace(row, selection=row.votes), known) == {"selection"}
+    assert "radius" in fields(replace(row, radius=1.001 * row.radius), known)
+
+
+def test_alpha_is_no_more_than_its_share(led: StoredRun) -> None:
+    def wrong(**changed: float) -> set[str]:
+        return {problem.field for problem in verify_run(replace(led, config={**led.config, **changed}))}
+
+    assert wrong(family_alpha=0.012) == wrong(attempt=2, attempts_alpha=0.0066) == set()
+    assert wrong(family_alpha=0.0119) == {"family_alpha"}
+    assert wrong(attempt=3, attempts_alpha=0.0066) == {"alpha"}
+    assert wrong(family_alpha=0.06, attempt=2, attempts_alpha=0.0066) == {"family_alpha"}
+    assert wrong(attempt=2) == wrong(attempts_alpha=0.01) == wrong(attempt=0, attempts_alpha=0.01) == {"attempt"}

@@ -426,6 +426,19 @@ def test_a_collapsing_run_is_noticed_once() -> None:
     assert "80% at best before" in said[0]
 
 
+def test_a_class_that_is_given_up_is_named() -> None:
+    history = History(("cat", "dog"), every=1)
+
+    def epoch(number: int, cat: float, dog: float) -> str | None:
+        history.add_hits(torch.tensor([10 * cat, 10 * dog]), torch.tensor([10.0, 10.0]))
+        return history.end_epoch(number)
+
+    assert epoch(1, 0.8, 0.6) is None
+    assert epoch(2, 0.4, 0.3) is None  # half, and no less
+    assert "giving up 1 of its classes" in (said := epoch(3, 0.39, 0.5) or "")
+    assert "epoch 3 for 'cat' 80% to 39%" in said
+
+
 def test_history_means_weigh_by_images() -> None:
     rows: list[dict[str, float]] = []
     history = History(("a",), every=2, log=rows.append)

@@ -370,3 +370,32 @@ def test_another_precision_is_another_classifier_and_says_so() -> None:
     assert "bfloat16 autocast" in repr(half)
     with pytest.raises(InputError, match="expected precision float32, bfloat16, float16"):
         robustify(network, preprocessing=PLAIN, precision="int8")
+
+
+@final
+class SharedLater(nn.Module):
+    """A half-space whose border moves by one random number per batch, from the tenth batch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = HalfSpace(0.3)
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        generator = torch.Generator().manual_seed(self.passes)
+        shift = torch.randn(1, generator=generator) if self.passes > 10 else torch.zeros(1)
+        logits: Tensor = self.inner(x) + shift * torch.tensor([-1.0, 1.0])
+        return logits
+
+
+@pytest.mark.parametrize("settings", [{"n": 2_000}, {"radius": 0.3, "n0": 2_000}])
+def test_randomness_shared_in_batches_makes_no_certificate_even_if_it_begins_late(settings: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="votes of one batch agree"):
+        smooth(SharedLater()).certify(IMAGE, **settings, seed=3)
+
+
+def test_independent_images_and_requests_are_no_evidence_of_sharing() -> None:
+    images = torch.stack([torch.full((1, *SIZE), level / 255) for level in range(100, 160, 2)])
+    certificates = smooth(HalfSpace(0.1)).certify(images, n=300, batch=64, seed=3)
+    assert len(certificates) == 30

@@ -1,0 +1,196 @@
+r"""Is the base classifier one fixed function of each image? Asked before a run, at its own forward shape.
+
+A certificate holds for one function. Batch statistics, dropout, quantisation by a batch's largest value or a random
+vector shared by a batch make another function of every batch, and its draws no longer independent. So the whole base
+classifier, denoiser and all, sees eight noisy images three times at the batch size of the run: in other places, in
+another order and among other mates (gray; bright extremes; copies of one image). Its logits may differ by rounding
+alone.
+
+**The margin.** Rounding may still decide a vote where two classes are nearly level. So a vote counts only if its logit
+is ahead by more than a margin, at least twice the largest difference seen: then every function that differs from this
+one by no more than half of the margin votes the same. Other draws fail, and count as a rival.
+
+The margin is a share of the logits' scale. The scale is the largest logit of the eight images, rounded up to a power of
+two, or that of the image at hand where it is larger: logits near zero may be differences of large numbers. The share is
+:math:`2^{-14}`, 512 float32 roundings, which costs about one draw in 10,000; where networks compute in fewer bits it
+grows with what was seen, in powers of two, up to 4 roundings of theirs. More is refused. So the margin follows from the
+model alone, and the same stack finds it again when rows are repeated.
+
+Networks that draw fresh random numbers for every image could be certified in theory; here they are refused, as their
+votes could not be repeated.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustify.errors import ModelError
+from robustify.types import Logits, Pixels
+
+PROBES = 8
+"""Images whose logits are compared."""
+
+LEAST = 2.0**-14
+"""The smallest margin, as a share of the scale."""
+
+_ROUNDINGS = 4
+"""The largest margin, in roundings of the networks' precision, where that is more."""
+
+_TF32 = 2.0**-10
+"""Relative rounding of float32 products on a GPU, where convolutions may drop bits."""
+
+_PRIMITIVE = (bool, int, float, str, type(None))
+
+
+@final
+@dataclass(frozen=True)
+class Margin:
+    """By how much a logit must be ahead of the second for its vote to count.
+
+    Arguments:
+        share: Of the scale.
+        scale: At least so large are logits taken to be.
+    """
+
+    share: float
+    scale: float
+
+    def of(self, logits: Logits) -> Tensor:
+        """The margin of each image, shape (B)."""
+        return self.share * logits.abs().amax(dim=1).clamp(min=self.scale)
+
+
+@torch.inference_mode()
+def probe(
+    base: Callable[[Pixels], Logits],
+    shape: tuple[int, int, int],
+    *,
+    sigma: float,
+    batch: int,
+    rounding: float,
+    device: torch.device | None = None,
+) -> Margin:
+    """The margin under which `base` is one fixed function of each image.
+
+    Costs three forward passes; more where a batch has no room for sixteen images, 24 at most.
+
+    Arguments:
+        base: Noisy pixels to logits of shape (B, classes).
+        shape: Of an image.
+        sigma: Of the noise, in [0, 1] pixels.
+        batch: Images per forward pass.
+        rounding: Relative rounding of the networks' arithmetic; see `rounding_of`.
+        device: Of the pixels.
+
+    Raises:
+        ModelError: If logits are never finite, or the same image's differ by more than rounding explains.
+    """
+    images = torch.stack([_noisy(i, shape, sigma) for i in range(PROBES)]).to(device)
+    room = min(PROBES, (batch + 1) // 2)
+    groups = torch.split(images, room)
+    expected = torch.cat([_first(base, group, batch) for group in groups])
+    finite = expected.isfinite()
+    if not bool(finite.any()):
+        raise ModelError(
+            f"all logits are NaN or infinite for images under noise of sigma = {sigma:g}: nothing could be certified.\n"
+            "  Look for weights that are not finite, or numbers too large for float16; bfloat16 or float32 has room."
+        )
+    scale = _power_of_two(float(expected[finite].abs().max()))
+    among_others = [torch.cat(found) for found in zip(*(_again(base, group, batch) for group in groups), strict=True)]
+    seen = max(_difference(expected, found) for found in among_others) / scale
+    share = max(LEAST, _power_of_two(2 * seen))
+    if share > max(LEAST, _ROUNDINGS * rounding):
+        repeated = torch.cat([_first(base, group, batch) for group in groups])
+        raise ModelError(_refusal(seen, _difference(expected, repeated) / scale, batch, rounding))
+    return Margin(share, scale)
+
+
+def rounding_of(*modules: nn.Module, lower: torch.dtype | None = None) -> float:
+    """Relative rounding of the coarsest arithmetic in use: that of weights, of autocast to `lower`, of a GPU."""
+    tensors = [t for module in modules for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+    kinds = {torch.float32, lower or torch.float32, *(t.dtype for t in tensors)}
+    on_gpu = any(t.device.type == "cuda" for t in tensors)
+    return max(_TF32 if on_gpu else 0.0, *(torch.finfo(kind).eps for kind in kinds))
+
+
+def state(*modules: nn.Module) -> Hashable:
+    """Changes when a module, a tensor, a setting or a hook does; not when a tensor is changed by its `.data`."""
+    return tuple(part for module in modules for part in _state(module))
+
+
+def _state(root: nn.Module) -> Iterator[Hashable]:
+    for module in root.modules():
+        yield type(module).forward
+        for name, value in vars(module).items():
+            yield name, value if isinstance(value, _PRIMITIVE) else id(value)
+        yield from (id(hook) for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()))
+    for tensor in (*root.parameters(), *root.buffers()):
+        version = None if tensor.is_inference() else tensor._version
+        yield id(tensor), version, tensor.data_ptr(), tensor.dtype, tensor.device
+
+
+def _noisy(index: int, shape: tuple[int, int, int], sigma: float) -> Tensor:
+    """A smooth image under noise, the same each time."""
+    generator = torch.Generator().manual_seed(index)
+    channels, height, width = shape
+    smooth = F.interpolate(torch.rand(1, channels, 3, 3, generator=generator), (height, width), mode="bilinear")[0]
+    return smooth + sigma * torch.randn(shape, generator=generator)
+
+
+def _first(base: Callable[[Pixels], Logits], images: Pixels, batch: int) -> Logits:
+    """Logits of the images at the beginning of a batch, gray images after them."""
+    gray = torch.full_like(images[:1], 0.5).expand(batch - len(images), *images.shape[1:])
+    return base(torch.cat([images, gray]))[: len(images)]
+
+
+def _again(base: Callable[[Pixels], Logits], images: Pixels, batch: int) -> Iterator[Logits]:
+    """Logits of the same images elsewhere, among other mates."""
+    mates = torch.rand(batch, *images.shape[1:], generator=torch.Generator().manual_seed(PROBES)).to(images.device)
+    last = torch.arange(batch - 1, batch - 1 - len(images), -1, device=images.device)
+    yield _placed(base, images, last, 4 - 8 * mates)
+    spread = torch.linspace(0, batch - 1, len(images), device=images.device).round().long().roll(1)
+    yield _placed(base, images, spread, images[:1].expand_as(mates))
+
+
+def _placed(base: Callable[[Pixels], Logits], images: Pixels, places: Tensor, mates: Tensor) -> Logits:
+    pixels = mates.clone()
+    pixels[places] = images
+    return base(pixels)[places]
+
+
+def _difference(one: Logits, other: Logits) -> float:
+    """The largest; infinite where one logit is finite and the other is not."""
+    finite = one.isfinite()
+    if not torch.equal(finite, other.isfinite()):
+        return math.inf
+    return float((one - other)[finite].abs().max())
+
+
+def _power_of_two(value: float) -> float:
+    """The least that is no smaller; 0 for 0."""
+    if value == 0 or math.isinf(value):
+        return value
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(1.0, exponent - (mantissa == 0.5))
+
+
+def _refusal(seen: float, repeated: float, batch: int, rounding: float) -> str:
+    allowed = max(LEAST, _ROUNDINGS * rounding) / 2
+    if repeated > allowed:
+        found = f"two passes over the same {batch} noisy images differ by {repeated:.2g} of the largest logit"
+        hint = "dropout that ignores eval(), a sampler, noise added inside, or a kernel that is not deterministic"
+    else:
+        found = (
+            f"the logits of the same noisy images differ by {seen:.2g} of the largest with other images beside them "
+            f"in a batch of {batch}"
+        )
+        hint = "batch statistics, a maximum over the batch, per-tensor quantisation, or experts of limited capacity"
+    return (
+        f"the denoiser and the classifier are together no fixed function of one image: {found}; rounding explains "
+        f"{allowed:.2g}. Draws would not be independent and no certificate would hold.\n  Look for {hint}."
+    )

@@ -1,0 +1,56 @@
+"""`robustify tune` as a user types it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from robustify.zoo import HELD_OUT
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Sixteen images with labels."""
+    arrays = load_file(HELD_OUT)
+    np.savez(tmp_path / "data.npz", images=arrays["images"][:16].numpy(), labels=arrays["labels"][:16].numpy())
+    return tmp_path / "data.npz"
+
+
+def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: Command) -> None:
+    model = ("--denoiser", "zoo:ddpm", "--sigma", 0.5)
+    short = ("--epochs", 1, "--batch", 8, "--cache", 4, "--out", "tuned")
+    found = robustify("tune", "zoo:timm", data, *model, *short)
+    assert found.status == 0, found.stderr
+    assert "objective            name=FTCADIS" in found.stdout
+    assert "LoRA of rank 4" in found.stdout
+    assert "hallucinated, last epoch:" in found.stdout
+    for name in ("adapter/adapter_model.safetensors", "history.parquet", "hits.parquet", "training.svg", "tune.json"):
+        assert (tmp_path / "tuned" / name).is_file()
+    other = robustify("tune", "zoo:timm", data, *model, "--epochs", 2, "--batch", 8, "--cache", 4, "--out", "tuned")
+    assert other.status == 2
+    assert "epochs: there 1, now 2" in other.stderr
+    draws = ("--n", 40, "--n0", 20, "--every", 8, "--out", "run")
+    found = robustify("certify", "zoo:timm", data, *model, "--tuned", "tuned", *draws)
+    assert found.status == 0, found.stderr
+    assert "zoo:timm tuned with FTCADIS at sigma = 0.5" in found.stdout
+    base = ("verify", "run", "--model", "zoo:timm", "--data", data, "--denoiser", "zoo:ddpm")
+    assert robustify(*base, "--tuned", "tuned").status == 0
+    assert robustify(*base).status == 2
+
+
+def test_what_cannot_be_tuned_is_said_at_once(data: Path, tmp_path: Path, robustify: Command) -> None:
+    for arguments, said in [
+        (("zoo:timm", "nowhere"), "there is no file or folder 'nowhere'"),
+        (("zoo:timm", data, "--objective", "ft-cadi"), "Did you mean 'ft-cadis'"),
+        (("zoo:timm", data, "--adapt", "some"), "expected adapt 'lora', 'full' or 'head'"),
+        (("zoo:timm", data, "--epochs", 0), "expected epochs and batch of at least 1"),
+    ]:
+        found = robustify("tune", *arguments, "--out", "tuned")
+        assert found.status == 2
+        assert said in found.stderr
+        assert not (tmp_path / "tuned").exists()
