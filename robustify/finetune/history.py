@@ -61,7 +61,7 @@ class History:
         self._class_images = [a + b for a, b in zip(self._class_images, images.tolist(), strict=True)]
 
     def end_epoch(self, epoch: int) -> str | None:
-        """Closes what belongs to the epoch; `epoch` counts from 1. Returns a warning where a class is being given up."""
+        """Closes what belongs to the epoch; `epoch` counts from 1. Returns a warning where a class is given up."""
         self._close()
         before = {row["class"]: row["hit"] for row in self.hits if row["epoch"] == 1}
         for name, hits, images in zip(self.labels, self._class_hits, self._class_images, strict=True):
