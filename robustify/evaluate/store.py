@@ -5,7 +5,6 @@ A run folder holds `run.json` (what was run), `rows/` (one file per image while 
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from robustify.certificates import Certificate
 from robustify.certificates.plans import Look
 from robustify.errors import RunError
+from robustify.files import disk, write_whole
 
 _COUNTS = pa.list_(pa.int64())
 
@@ -157,9 +157,9 @@ class RowStore:
             return _same_run(json.loads(file.read_text()), config, self.folder)
         if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
             raise RunError(f"{str(self.folder)!r} holds something that is no certification run; choose another folder")
-        with _disk(self.folder):
+        with disk(self.folder, "Rows written before"):
             self._parts.mkdir(parents=True)
-            _write_whole(file, json.dumps(config, indent=2).encode())
+            write_whole(file, json.dumps(config, indent=2).encode())
         return config
 
     def rows(self) -> list[Row]:
@@ -175,34 +175,17 @@ class RowStore:
             RunError: If the disk is full or gone; rows written before stay.
         """
         name = blake2b(row.sample.encode(), digest_size=12).hexdigest()
-        with _disk(self.folder):
+        with disk(self.folder, "Rows written before"):
             self._parts.mkdir(exist_ok=True)
             _write_table(self._parts / f"{name}.parquet", [row])
 
     def finish(self) -> None:
         """Joins the rows into one file."""
         rows = self.rows()
-        with _disk(self.folder):
+        with disk(self.folder, "Rows written before"):
             _write_table(self._whole, rows)
             if self._parts.is_dir():
                 shutil.rmtree(self._parts)
-
-
-@final
-class _disk:  # noqa: N801 - reads as a statement: with _disk(folder)
-    """Turns disk errors into one that says what is safe and what to do."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise RunError(
-                f"cannot write to {str(self.folder)!r}: {error.strerror or error}.\n"
-                "  Rows written before are safe; make room and run the same command again."
-            ) from error
 
 
 def _same_run(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -232,20 +215,7 @@ def _write_table(file: Path, rows: Iterable[Row]) -> None:
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    _write_whole(file, sink.getvalue().to_pybytes())
-
-
-def _write_whole(file: Path, content: bytes) -> None:
-    """Writes beside, flushes to the disk, then renames: a reader sees the old file or the new one."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(file, sink.getvalue().to_pybytes())
 
 
 def _read(file: Path) -> list[Row]:

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save
 from robustify.classifiers import ImageClassifier
 from robustify.errors import InputError, RunError
 from robustify.files import disk, write_whole
+from robustify.finetune.adapters import load_adapter, save_adapter
 from robustify.finetune.checkpoint import restore_trained, trained_state
-from robustify.finetune.lora import Lora, load_adapter, save_adapter
+from robustify.finetune.lora import Lora
 from robustify.finetune.recipe import Adapt
 from robustify.smoothing.identity import classifier_hash
 

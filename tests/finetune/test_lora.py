@@ -21,7 +21,8 @@ from robustify.classifiers import ImageClassifier, Preprocessing
 from robustify.classifiers.open_clip import OpenCLIP
 from robustify.classifiers.transformers import LogitsOf
 from robustify.errors import InputError, ModelError, RunError
-from robustify.finetune.lora import FILES, Adaptation, Lora, adapt, load_adapter, merge, save_adapter, train_mode
+from robustify.finetune.adapters import FILES, load_adapter, save_adapter
+from robustify.finetune.lora import Adaptation, Lora, adapt, merge, train_mode
 from robustify.finetune.targets import Targets, blocks, core, find_head, targets
 from robustify.registry import CLASSIFIERS
 

@@ -3,20 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeAlias, final
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from robustify.finetune.attacks import Copies
+from robustify.finetune.losses import DrawLogits
 from robustify.smoothing import SmoothedClassifier
 from robustify.types import Pixels
-
-Copies: TypeAlias = Float[Tensor, "draws batch channels height width"]
-"""Several versions of each image of a batch: its noise, or its noisy or denoised copies."""
-
-DrawLogits: TypeAlias = Float[Tensor, "draws batch classes"]
-"""Logits of several copies of each image."""
 
 
 @final

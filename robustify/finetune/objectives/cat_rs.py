@@ -21,8 +21,15 @@ from torch import Tensor
 
 from robustify.errors import InputError
 from robustify.finetune.attacks import kl_noise_pgd
-from robustify.finetune.losses import LogProbabilities, bottom_k_ce, cross_entropies, log_mean_softmax, worst_kl
-from robustify.finetune.objectives.base import Batch, DrawLogits, Objective, Outcome, classify
+from robustify.finetune.losses import (
+    DrawLogits,
+    LogProbabilities,
+    bottom_k_ce,
+    cross_entropies,
+    log_mean_softmax,
+    worst_kl,
+)
+from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
 from robustify.finetune.objectives.shared import check_positive, check_several, hit_rate, labels_of, uniforms
 from robustify.smoothing import SmoothedClassifier
 

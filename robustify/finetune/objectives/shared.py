@@ -6,8 +6,8 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from robustify.errors import InputError
-from robustify.finetune.losses import hits
-from robustify.finetune.objectives.base import Batch, DrawLogits
+from robustify.finetune.losses import DrawLogits, hits
+from robustify.finetune.objectives.base import Batch
 from robustify.finetune.randomness import generator
 
 
