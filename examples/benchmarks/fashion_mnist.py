@@ -91,9 +91,8 @@ def recipe_of(pipeline: str, model: SmoothedClassifier, budget: dict[str, Any]) 
     if pipeline.startswith("lenet"):
         return changed(PRESETS[f"{pipeline.removeprefix('lenet-')}/mnist"].recipe(model.sigma), settings)
     name = pipeline.removesuffix("-lora").removesuffix("-full")
-    weight = {"weight": 2.0} if name == "ft-cadis" else {}
     recipe = find_recipe(objective_at(name, model.sigma), model, budget["images"])
-    return changed(recipe, {"warmup": 0.2, "cache": 0, **settings, **weight})
+    return changed(recipe, {"warmup": 0.2, "cache": 0, **settings})
 
 
 def trained(pipeline: str, sigma: float, out: Path, more: dict[str, Any]) -> SmoothedClassifier:

@@ -99,9 +99,10 @@ def adapt(classifier: ImageClassifier, how: str | Lora = "lora") -> Adaptation:
     classifier.eval()
     lora = Lora() if how == "lora" else how if isinstance(how, Lora) else None
     adapted: tuple[str, ...] = ()
-    if lora is None:
+    head: tuple[str, ...] = ()
+    if how == "head":
         head = find_head(classifier)
-    else:
+    elif lora is not None:
         found = targets(classifier, lora.layers)
         adapted, head = found.adapted, found.head
         _check_head(network, head)

@@ -328,7 +328,7 @@ class TestAdapt:
         classifier = make("timm ResNet")
         found = adapt(classifier, "full")
         assert all(p.requires_grad for p in classifier.parameters())
-        assert found == Adaptation("full fine-tuning", (), ("fc",), found.total, found.total)
+        assert found == Adaptation("full fine-tuning", (), (), found.total, found.total)
 
     def test_head_only(self, make: Callable[[str], ImageClassifier]) -> None:
         classifier = make("timm Swin")

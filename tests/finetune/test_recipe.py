@@ -108,7 +108,7 @@ def test_defaults_fit_model_and_data(make_model: MakeModel) -> None:
     plain = make_model()
     recipe = find_recipe("ft-cadis", plain, 2000)
     assert recipe.adapt == "full"  # nothing to adapt in three layers
-    assert recipe.objective == FTCADIS()
+    assert recipe.objective == FTCADIS(weight=0.5)
     assert (recipe.epochs, recipe.cache) == (30, 16)
     assert find_recipe("ft-cadis", plain, 1_000_000).epochs == 1
     assert find_recipe("ft-cadis", plain, 1_000_000_000).cache == 0  # no disk for so many copies
