@@ -1,6 +1,8 @@
 """The one line: composition only."""
 
+import copy
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -73,15 +75,30 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
             raise InputError(f"{found.name} is a zero-shot model: say what to tell apart, classes=['cat', 'dog', …]")
         found = found.classifier(classes, templates)
     elif classes is not None and preprocessing is None:
-        raise InputError(
-            f"{found.name} has its own {len(found.labels)} classes; classes= is for zero-shot models and plain modules"
-        )
+        found = _named(found, classes)
+    found_denoiser = _find_denoiser(denoiser)
     if tuned is not None:
-        from robustify.finetune import load_tuned
+        from robustify.finetune.tuned import load_tuned, tuned_for
 
+        if difference := tuned_for(Path(tuned), found_denoiser, sigma):
+            warnings.warn(difference, stacklevel=2)
         found = load_tuned(Path(tuned), found)
-    smoothed = SmoothedClassifier(found, _find_denoiser(denoiser), sigma=sigma, precision=precision, compiled=compiled)
+    smoothed = SmoothedClassifier(found, found_denoiser, sigma=sigma, precision=precision, compiled=compiled)
     return smoothed if tune is None else _tune(smoothed, tune, data, out)
+
+
+def _named(classifier: ImageClassifier, classes: Sequence[str]) -> ImageClassifier:
+    """With names for classes that so far have numbers only."""
+    unnamed = classifier.labels == tuple(map(str, range(len(classifier.labels))))
+    if not unnamed or len(classes) != len(classifier.labels):
+        raise InputError(
+            f"{classifier.name} has its own {len(classifier.labels)} classes, such as {classifier.labels[0]!r}; "
+            f"got {len(classes)} names.\n  classes= is for zero-shot models, plain modules, and models whose classes "
+            "have no names, one name for each."
+        )
+    named = copy.copy(classifier)
+    named.labels = tuple(map(str, classes))
+    return named
 
 
 def _tune(
@@ -92,7 +109,10 @@ def _tune(
 ) -> SmoothedClassifier:
     from robustify.data import training_examples
     from robustify.finetune import Recipe, find_recipe, tune
+    from robustify.finetune.objectives import Objective
 
+    if not isinstance(how, str | Objective | Recipe):
+        raise InputError(f"expected tune='ft-cadis', an objective or a Recipe; got {how!r}")
     examples = training_examples(model, data)
     recipe = how if isinstance(how, Recipe) else find_recipe(how, model, len(examples))
     if out is None:

@@ -32,9 +32,15 @@ def test_a_zero_shot_model_needs_classes() -> None:
     assert model.labels == ("cat", "dog")
 
 
-def test_classes_are_for_zero_shot_models_only() -> None:
-    with pytest.raises(InputError, match="its own 3 classes"):
-        robustify(ImageClassifier(network(), PLAIN), classes=["cat", "dog", "fox"])
+def test_classes_name_what_has_no_name() -> None:
+    classifier = ImageClassifier(network(), PLAIN)
+    assert robustify(classifier, classes=["cat", "dog", "fox"]).labels == ("cat", "dog", "fox")
+    assert classifier.labels == ("0", "1", "2")
+    with pytest.raises(InputError, match=r"its own 3 classes, such as '0'; got 2 names"):
+        robustify(classifier, classes=["cat", "dog"])
+    named = ImageClassifier(network(), PLAIN, labels=["cat", "dog", "fox"])
+    with pytest.raises(InputError, match=r"its own 3 classes, such as 'cat'; got 3 names"):
+        robustify(named, classes=["a", "b", "c"])
 
 
 def test_a_plain_module_takes_the_names_of_its_classes() -> None:
@@ -95,6 +101,8 @@ def test_tuning_in_one_line(tmp_path: Path) -> None:
     assert "tuned with Gaussian at sigma = 0.25" in model.classifier.name
     again = robustify(base, preprocessing=PLAIN, tuned=tmp_path / "run")
     assert torch.equal(model.classifier(images / 255), again.classifier(images / 255))
+    with pytest.warns(UserWarning, match=r"was tuned at sigma = 0.25 behind none: .*; here it stands at sigma = 0.5"):
+        robustify(base, preprocessing=PLAIN, tuned=tmp_path / "run", sigma=0.5)
     assert not torch.equal(model.classifier(images / 255), base((images / 255 - 0.5) / 0.5))
 
 

@@ -13,7 +13,8 @@ def tune(
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or .npz / .safetensors with images, labels.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues it.")],
     objective: Annotated[
-        str, typer.Option(help="An objective, or a published recipe such as 'ft-cadis/cifar10-vit-b16'.")
+        str,
+        typer.Option(help="An objective (see `robustify plugins`), or a published recipe: 'ft-cadis/cifar10-vit-b16'."),
     ] = "ft-cadis",
     denoiser: Denoiser = None,
     sigma: Sigma = 0.25,
@@ -37,14 +38,14 @@ def tune(
     from robustify.data import training_examples
     from robustify.finetune import find_recipe
     from robustify.finetune import tune as train
-    from robustify.finetune.presets import adapt_of, changed
+    from robustify.finetune.presets import changed
 
     check_exists(data)
     smoothed = build(model, denoiser=denoiser, sigma=sigma, precision=precision, classes=classes, templates=templates)
     print(smoothed)
     examples = training_examples(smoothed, data)
     wanted: dict[str, Any] = {
-        "adapt": adapt_of(adapt) if adapt is not None else None,
+        "adapt": adapt,
         "epochs": epochs,
         "batch": batch,
         "micro_batch": micro_batch,

@@ -67,6 +67,11 @@ class RunFolder:
         return state
 
 
+def is_training_run(folder: Path) -> bool:
+    """Whether the folder is one that `tune` made."""
+    return (folder / "tune.json").is_file()
+
+
 def trained_state(network: nn.Module) -> dict[str, Tensor]:
     """What training changes: parameters that learn, and buffers such as running statistics."""
     frozen = {name for name, p in network.named_parameters() if not p.requires_grad}

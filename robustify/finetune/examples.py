@@ -52,6 +52,11 @@ class Examples(Dataset[Any]):
         images: Sequence[OneImage] | np.ndarray | Tensor | Labelled,
         labels: Sequence[int | float | None] | np.ndarray | Tensor | None = None,
     ) -> None:
+        if not hasattr(images, "__len__") or not hasattr(images, "__getitem__"):
+            raise InputError(
+                f"expected images, or a data set with a length, of pairs (image, label); got {type(images).__name__}.\n"
+                "  Give the data set itself, not its loader."
+            )
         if len(images) == 0:
             raise InputError("expected images to learn from; got none")
         self._model = model
@@ -117,9 +122,10 @@ def _checked(
         if missing == n:
             return None
         raise InputError(f"{missing} of {n} images have no label; label all of them, or give none")
-    found = torch.as_tensor(np.asarray(labels))
-    if found.ndim != 1 or found.is_floating_point():
-        raise InputError(f"expected {n} integer labels; got {found.dtype} of shape {tuple(found.shape)}")
+    array = np.asarray(labels)
+    if array.ndim != 1 or array.dtype.kind not in "ui":
+        raise InputError(f"expected {n} class indices; got {array.dtype} of shape {array.shape}")
+    found = torch.as_tensor(array.astype(np.int64))
     low, high = int(found.min()), int(found.max())
     if low < 0 or high >= classes:
         row = int(((found < 0) | (found >= classes)).nonzero()[0])

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from robustify.files import disk, write_whole
 
+LEAST_IMAGES = 20
+"""Of a class, before its hit rate says anything."""
+
 PATIENCE = 50
 """Steps whose mean hit rate is compared with the best such mean before."""
 
@@ -39,6 +42,7 @@ class History:
     _images: int = 0
     _recent: list[float] = field(default_factory=list)
     _best: float = 0.0
+    _lost: list[str] = field(default_factory=list)
     _class_hits: list[float] = field(default_factory=list)
     _class_images: list[float] = field(default_factory=list)
 
@@ -63,12 +67,20 @@ class History:
     def end_epoch(self, epoch: int) -> str | None:
         """Closes what belongs to the epoch; `epoch` counts from 1. Returns a warning where a class is given up."""
         self._close()
-        before = {row["class"]: row["hit"] for row in self.hits if row["epoch"] == 1}
+        before = {row["class"]: row for row in self.hits if row["epoch"] == 1}
         for name, hits, images in zip(self.labels, self._class_hits, self._class_images, strict=True):
             share = hits / images if images else None
             self.hits.append({"epoch": epoch, "class": name, "hit": share, "images": int(images)})
         self._clear()
-        return _given_up(before, self.hits[-len(self.labels) :], epoch)
+        lost = [row["class"] for row in self.hits[-len(self.labels) :] if self._is_lost(before.get(row["class"]), row)]
+        self._lost += lost
+        return _given_up(before, self.hits[-len(self.labels) :], lost)
+
+    def _is_lost(self, first: dict[str, Any] | None, row: dict[str, Any]) -> bool:
+        """Once recognised better than by chance, now half as often or less, and not said yet."""
+        if first is None or row["class"] in self._lost or min(first["images"], row["images"]) < LEAST_IMAGES:
+            return False
+        return bool(first["hit"] > 2 / len(self.labels) and row["hit"] < first["hit"] / 2)
 
     def hallucination(self) -> dict[str, float]:
         """For each class, the share of denoised copies that the classifier did not recognise in the last epoch."""
@@ -120,17 +132,17 @@ class History:
         )
 
 
-def _given_up(before: dict[str, float | None], now: list[dict[str, Any]], epoch: int) -> str | None:
-    """Classes recognised less than half as often as in the first epoch."""
-    lost = [(row["class"], before[row["class"]], row["hit"]) for row in now if before and row["hit"] is not None]
-    said = [f"{name!r} {first:.0%} to {hit:.0%}" for name, first, hit in lost if first and hit < first / 2]
+def _given_up(before: dict[str, Any], now: list[dict[str, Any]], lost: list[str]) -> str | None:
+    said = [
+        f"{row['class']!r} {before[row['class']]['hit']:.0%} to {row['hit']:.0%}" for row in now if row["class"] in lost
+    ]
     if not said:
         return None
     return (
-        f"the classifier is giving up {len(said)} of its classes: copies recognised fell from the first epoch to epoch "
-        f"{epoch} for {', '.join(said[:3])}.\n  Objectives that choose what to learn from may drop hard classes; a "
-        "smaller weight of the robust term, or consistency, keeps them."
+        f"the classifier is giving up {len(said)} of its classes: since the first epoch, copies recognised fell for "
+        f"{', '.join(said[:3])}.\n  An objective that learns only from what is recognised (ft-cadis) may drop hard "
+        "classes; a smaller weight keeps them."
     )
 
 
-_STATE = ("rows", "hits", "_last", "_sums", "_images", "_recent", "_best", "_class_hits", "_class_images")
+_STATE = ("rows", "hits", "_last", "_sums", "_images", "_recent", "_best", "_lost", "_class_hits", "_class_images")

@@ -76,7 +76,7 @@ class Loop:
         """Trains to the end, from the last checkpoint if there is one."""
         self._restore()
         train_mode(self.network)
-        saved = time.monotonic()
+        saved = -math.inf  # the first step is kept at once
         with tqdm(total=self.batches.steps, initial=self.step, desc="tune", unit="step", disable=self.quiet) as bar:
             for picked in self.batches.load(self.step) if self.step < self.batches.steps else ():
                 bar.set_postfix(self._one_step(picked, bar), refresh=False)
@@ -140,15 +140,17 @@ class Loop:
 
     def _check_finite(self, loss: float, rows: list[int]) -> None:
         if not math.isfinite(loss):
+            kept = "keeps the state of the last checkpoint" if self.folder.load() else "kept no step yet"
             raise RunError(
                 f"the loss is {loss} at step {self.step} of {self.batches.steps}, rows {rows[:4]} and "
                 f"{max(0, len(rows) - 4)} more: training stopped.\n"
-                f"  {str(self.folder.folder)!r} keeps the state of the last checkpoint. Try a smaller learning rate "
+                f"  {str(self.folder.folder)!r} {kept}. Try a smaller learning rate "
                 "or precision='float32'."
             )
 
     def _set_rates(self, epoch: float) -> float:
-        rate, decay = self.recipe.learning_rate_at(epoch), self.recipe.weight_decay_at(epoch)
+        rate = self.recipe.learning_rate_at(epoch, step=1 / self.batches.per_epoch)
+        decay = self.recipe.weight_decay_at(epoch)
         for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
             group["lr"] = rate * scale
             group["weight_decay"] = decay if group["decays"] else 0.0

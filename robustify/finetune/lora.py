@@ -43,7 +43,7 @@ class Lora:
     layers: str | tuple[str, ...] = "attention"
 
     def __post_init__(self) -> None:
-        if not (self.rank >= 1 and self.alpha > 0 and 0 <= self.dropout < 1):
+        if not (isinstance(self.rank, int) and self.rank >= 1 and self.alpha > 0 and 0 <= self.dropout < 1):
             raise InputError(f"expected rank >= 1, alpha > 0 and dropout in [0, 1); got {self}")
 
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, final
 
+from robustify.denoisers import Identity
 from robustify.errors import InputError, ModelError
 from robustify.finetune.lora import Lora
 from robustify.finetune.objectives import Objective
 from robustify.finetune.objectives.registered import OBJECTIVES
-from robustify.finetune.recipe import Adapt, Recipe
+from robustify.finetune.recipe import Recipe
 from robustify.finetune.targets import targets
 from robustify.smoothing import SmoothedClassifier
 
@@ -268,7 +269,7 @@ def default_recipe(objective: Objective, model: SmoothedClassifier, images: int)
         weight_decay=(0.01, 0.01),
         clip=1.0,
         precision=model.precision,
-        cache=copies if objective.cacheable and fits else 0,
+        cache=copies if objective.cacheable and fits and not isinstance(model.denoiser, Identity) else 0,
     )
 
 
@@ -284,19 +285,12 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     if unknown := sorted(inner.keys() - known):
         raise InputError(f"no setting named {unknown[0]!r}; there are {', '.join(sorted(own | known))}")
     objective = replace(recipe.objective, **inner) if inner else recipe.objective  # type: ignore[type-var]
-    return replace(recipe, objective=objective, **{k: v for k, v in settings.items() if k in own})
-
-
-def adapt_of(name: str) -> Adapt:
-    """What to train, by its name on the command line.
-
-    Raises:
-        InputError: If there is no such way.
-    """
-    if name == "lora":
-        return Lora()
-    if name == "full":
-        return "full"
-    if name == "head":
-        return "head"
-    raise InputError(f"expected adapt 'lora', 'full' or 'head'; got {name!r}")
+    outer = {key: value for key, value in settings.items() if key in own}
+    if "epochs" in outer:  # what depends on it follows, unless it is given too
+        epochs = max(1, outer["epochs"])
+        outer = {
+            "warmup": recipe.warmup * epochs / recipe.epochs,
+            "cache": min(recipe.cache, epochs * objective.draws),
+            **outer,
+        }
+    return replace(recipe, objective=objective, **outer)

@@ -16,6 +16,9 @@ from robustify.smoothing.smoothed import PRECISIONS
 Adapt: TypeAlias = Lora | Literal["full", "head"]
 """What is trained: low-rank adapters and the head, everything, or the head alone."""
 
+ADAPT: dict[str, Adapt] = {"lora": Lora(), "full": "full", "head": "head"}
+"""What to train, by its name; `lora` is that of the defaults."""
+
 
 @final
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Recipe:
 
     Arguments:
         objective: What is minimised.
-        adapt: What is trained.
+        adapt: What is trained: a `Lora`, "lora" for that of the defaults, "full" or "head".
         epochs: Passes over the data.
         batch: Images per optimizer step, over all processes; the last of an epoch may be smaller.
         micro_batch: Images per forward pass and process; all at once where None. Changes memory, not the result,
@@ -47,7 +50,7 @@ class Recipe:
     """
 
     objective: Objective
-    adapt: Adapt = "full"
+    adapt: Lora | str = "full"
     epochs: int = 10
     batch: int = 128
     micro_batch: int | None = None
@@ -65,14 +68,22 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _expect(isinstance(self.objective, Objective), "an objective, such as FTCADIS()", self.objective)
+        if isinstance(self.adapt, str):
+            _expect(self.adapt in ADAPT, "adapt 'lora', 'full', 'head' or a Lora", repr(self.adapt))
+            object.__setattr__(self, "adapt", ADAPT[self.adapt])
+        whole = (self.epochs, self.batch, self.seed)
+        _expect(all(isinstance(n, int) for n in whole), "whole numbers for epochs, batch and seed", whole)
+        _expect(self.seed >= 0, "a seed of at least 0", self.seed)
         _expect(min(self.epochs, self.batch) >= 1, "epochs and batch of at least 1", (self.epochs, self.batch))
         _expect(self.micro_batch is None or self.micro_batch >= 1, "micro_batch of at least 1", self.micro_batch)
         _expect(self.optimizer in ("adamw", "sgd"), "optimizer 'adamw' or 'sgd'", self.optimizer)
         rates = (self.learning_rate, self.final_learning_rate)
         _expect(0 <= rates[1] <= rates[0] < math.inf and rates[0] > 0, "0 <= final <= learning rate", rates)
-        _expect(0 <= self.warmup < math.inf, "warmup of at least 0 epochs", self.warmup)
+        _expect(0 <= self.warmup < self.epochs, f"a warmup of 0 to less than {self.epochs} epochs", self.warmup)
         _expect(self.drop_every is None or self.drop_every >= 1, "drop_every of at least 1", self.drop_every)
-        _expect(min(self.weight_decay) >= 0, "weight decays of at least 0", self.weight_decay)
+        decays = self.weight_decay if isinstance(self.weight_decay, tuple) else ()
+        _expect(len(decays) == 2 and min(decays) >= 0, "weight decays (at the start, at the end)", self.weight_decay)
         _expect(0 < self.layer_decay <= 1, "layer_decay in (0, 1]", self.layer_decay)
         _expect(self.clip is None or self.clip > 0, "a positive clip", self.clip)
         _expect(self.precision in PRECISIONS, f"precision {', '.join(PRECISIONS)}", self.precision)
@@ -87,10 +98,10 @@ class Recipe:
                 f"denoised copies are cached of images as they are; augment={self.augment!r} needs cache=0"
             )
 
-    def learning_rate_at(self, epoch: float) -> float:
-        """After so many epochs, with a fraction."""
+    def learning_rate_at(self, epoch: float, *, step: float = 0.0) -> float:
+        """After so many epochs, with a fraction; `step` is that of one step, whose end counts while the rate rises."""
         if epoch < self.warmup:
-            return self.learning_rate * epoch / self.warmup
+            return self.learning_rate * min(1.0, (epoch + step) / self.warmup)
         if self.drop_every is not None:
             return self.learning_rate * 0.1 ** int(epoch / self.drop_every)
         share = (epoch - self.warmup) / max(self.epochs - self.warmup, 1e-12)

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, final
 
@@ -48,7 +49,7 @@ def tune(
     model: SmoothedClassifier,
     examples: Examples,
     recipe: Recipe,
-    out: Path,
+    out: str | PathLike[str],
     *,
     workers: int = 0,
     log: Callable[[dict[str, float | int]], object] | None = None,
@@ -74,6 +75,7 @@ def tune(
         RunError: If the folder holds another run or cannot be written, or the loss is not finite; the state of the
             last checkpoint stays.
     """
+    out = Path(out)
     processes = PartialState(cpu=model.classifier.device.type == "cpu")
     _check(examples, recipe, processes.num_processes)
     student = copy.deepcopy(model)
@@ -115,6 +117,12 @@ def tune(
 
 
 def _check(examples: Examples, recipe: Recipe, processes: int) -> None:
+    if not isinstance(examples, Examples):
+        raise InputError(f"expected Examples(model, images, labels); got {type(examples).__name__}")
+    if not isinstance(recipe, Recipe):
+        raise InputError(
+            f"expected a Recipe; got {recipe!r}.\n  find_recipe({recipe!r}, model, images) makes one of a name."
+        )
     if recipe.objective.needs_labels and examples.labels is None:
         raise InputError(
             f"{type(recipe.objective).__name__} needs labels; the data has none.\n"

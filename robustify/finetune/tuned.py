@@ -8,16 +8,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from robustify.classifiers import ImageClassifier
+from robustify.denoisers import Denoiser
 from robustify.errors import InputError, RunError
 from robustify.files import disk, write_whole
 from robustify.finetune.adapters import load_adapter, save_adapter
 from robustify.finetune.checkpoint import restore_trained, trained_state
 from robustify.finetune.lora import Lora
-from robustify.finetune.recipe import Adapt
 from robustify.smoothing.identity import classifier_hash
 
 
-def save_tuned(folder: Path, classifier: ImageClassifier, adapt: Adapt) -> None:
+def save_tuned(folder: Path, classifier: ImageClassifier, adapt: Lora | str) -> None:
     """Writes what learned: an adapter as peft reads it, or `weights.safetensors`.
 
     Arguments:
@@ -34,6 +34,21 @@ def save_tuned(folder: Path, classifier: ImageClassifier, adapt: Adapt) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_state(classifier.network).items()}
     with disk(folder, "Steps up to the last checkpoint"):
         write_whole(folder / "weights.safetensors", save(state))
+
+
+def tuned_for(folder: Path, denoiser: Denoiser, sigma: float) -> str | None:
+    """What differs from how the classifier in `folder` was tuned; None if nothing does, or nothing is there."""
+    file = folder / "tune.json"
+    if not file.is_file():
+        return None
+    config = json.loads(file.read_text())
+    here = f"{denoiser.name}: {denoiser.describe(sigma)}"
+    if (config["sigma"], config["denoiser"]) == (sigma, here):
+        return None
+    return (
+        f"{str(folder)!r} was tuned at sigma = {config['sigma']:g} behind {config['denoiser']}; here it stands at "
+        f"sigma = {sigma:g} behind {here}. Certificates hold all the same; their radii may be small."
+    )
 
 
 def load_tuned(folder: Path, base: ImageClassifier) -> ImageClassifier:
@@ -56,7 +71,11 @@ def load_tuned(folder: Path, base: ImageClassifier) -> ImageClassifier:
             f"{base.name!r} has {found[:12]}….\n  Load the classifier that was tuned."
         )
     tuned = copy.deepcopy(base)
-    tuned.name = f"{base.name} tuned with {config['objective']['name']} at sigma = {config['sigma']:g}"
+    behind = config["denoiser"].split(": ")[0]
+    tuned.name = (
+        f"{base.name} tuned with {config['objective']['name']} at sigma = {config['sigma']:g}"
+        f"{'' if behind == 'none' else f' behind {behind}'}"
+    )
     if (folder / "adapter").is_dir():
         load_adapter(tuned, folder / "adapter")
     elif (weights := folder / "weights.safetensors").is_file():

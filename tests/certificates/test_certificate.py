@@ -30,14 +30,14 @@ EVIDENCE = Evidence(
 )
 
 
-def certified(selection: tuple[int, ...], votes: tuple[int, ...]) -> Certificate:
-    transcript = Transcript(EVIDENCE.plan, 3)
+def certified(selection: tuple[int, ...], votes: tuple[int, ...], evidence: Evidence = EVIDENCE) -> Certificate:
+    transcript = Transcript(evidence.plan, 3)
     for answer in (selection, votes):
         request = transcript.request
         assert request is not None
         transcript.answer(request, answer)
     assert transcript.request is None
-    return conclude(transcript, EVIDENCE, LABELS)
+    return conclude(transcript, evidence, LABELS)
 
 
 def test_selection_chooses_and_estimation_certifies() -> None:
@@ -128,6 +128,18 @@ def test_prediction_pays_for_imperfect_noise_in_votes() -> None:
     exact = predict_votes((70, 30, 0), LABELS, n=100, alpha=0.001)
     loose = predict_votes((70, 30, 0), LABELS, n=100, alpha=0.001, slack=1e-3)
     assert loose.p_value == binomial_test(67, 33) > exact.p_value  # P(more than 3 of 100) is 4e-6
+
+
+def test_confidence_is_rounded_down() -> None:
+    strict = replace(EVIDENCE, plan=replace(EVIDENCE.plan, alpha=0.000_550_01))
+    assert "99.9449 % confidence" in str(certified((10, 80, 10), (50, 900, 50), strict))
+
+
+def test_prediction_pays_for_the_chance_that_more_votes_differ() -> None:
+    exact = predict_votes((67, 33, 0), LABELS, n=100, alpha=0.001)
+    alpha = exact.p_value / 0.995
+    assert predict_votes((67, 33, 0), LABELS, n=100, alpha=alpha).label == 0
+    assert predict_votes((67, 33, 0), LABELS, n=100, alpha=alpha, slack=1e-12).label is None
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, 10.0, math.inf])

@@ -301,3 +301,22 @@ def test_a_poll_asks_once() -> None:
 def test_an_abstaining_claim_has_no_radius() -> None:
     plan = DecisionPlan(SIGMA, 0.001, 10, 10_000, radii=(0.25,))
     assert plan.claim([Look(32, 10, 22)]) == Claim(0.0, 0.0, 1.0)
+
+
+def test_a_radius_counts_only_after_all_smaller_ones() -> None:
+    plan = DecisionPlan(SIGMA, 0.05, 10, 600, radii=(0.1, 0.2))
+    looks = [Look(32, 32, 0)]
+    assert plan.claim(looks).radius > 0.2
+    never = replace(plan.tests[0], boundaries=tuple(n + 1 for n in plan.tests[0].looks))
+    plan.__dict__["tests"] = (never, plan.tests[1])
+    plan.__dict__["_runner_up"] = lambda _: Claim(0.0, 0.0, 1.0)
+    assert plan.claim(looks).radius == 0
+
+
+def test_a_leaders_larger_radius_rests_on_looks_after_its_smaller_one() -> None:
+    plan = LeaderPlan(SIGMA, 0.05, 0, 600, radii=(0.1, 0.2))
+    looks = [Look(32, 32, 0), Look(64, 33, 31), Look(96, 65, 31)]
+    late = replace(plan.tests[0], boundaries=(33, 33, *plan.tests[0].boundaries[2:]))
+    early = replace(plan.tests[1], boundaries=(32, 65, *(n + 1 for n in plan.tests[1].looks[2:])))
+    plan.__dict__["tests"] = (late, early)
+    assert 0.1 < plan.claim(looks[:2]).radius < 0.2  # another class may have led at the first look

@@ -31,13 +31,16 @@ def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: 
     assert "hallucinated, last epoch:" in found.stdout
     for name in ("adapter/adapter_model.safetensors", "history.parquet", "hits.parquet", "training.svg", "tune.json"):
         assert (tmp_path / "tuned" / name).is_file()
+    told = robustify("status", "tuned").stdout
+    assert told.startswith("training of zoo:timm with FTCADIS at sigma = 0.5\n2 of 2 steps, done\nloss: ")
+    assert "hallucinated, last epoch: " in told
     other = robustify("tune", "zoo:timm", data, *model, "--epochs", 2, "--batch", 8, "--cache", 4, "--out", "tuned")
     assert other.status == 2
     assert "epochs: there 1, now 2" in other.stderr
     draws = ("--n", 40, "--n0", 20, "--every", 8, "--out", "run")
     found = robustify("certify", "zoo:timm", data, *model, "--tuned", "tuned", *draws)
     assert found.status == 0, found.stderr
-    assert "zoo:timm tuned with FTCADIS at sigma = 0.5" in found.stdout
+    assert "zoo:timm tuned with FTCADIS at sigma = 0.5 behind zoo:ddpm" in found.stdout
     base = ("verify", "run", "--model", "zoo:timm", "--data", data, "--denoiser", "zoo:ddpm")
     assert robustify(*base, "--tuned", "tuned").status == 0
     assert robustify(*base).status == 2
@@ -47,7 +50,7 @@ def test_what_cannot_be_tuned_is_said_at_once(data: Path, tmp_path: Path, robust
     for arguments, said in [
         (("zoo:timm", "nowhere"), "there is no file or folder 'nowhere'"),
         (("zoo:timm", data, "--objective", "ft-cadi"), "Did you mean 'ft-cadis'"),
-        (("zoo:timm", data, "--adapt", "some"), "expected adapt 'lora', 'full' or 'head'"),
+        (("zoo:timm", data, "--adapt", "some"), "expected adapt 'lora', 'full', 'head' or a Lora"),
         (("zoo:timm", data, "--epochs", 0), "expected epochs and batch of at least 1"),
     ]:
         found = robustify("tune", *arguments, "--out", "tuned")

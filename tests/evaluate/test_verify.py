@@ -364,3 +364,20 @@ def test_alpha_is_no_more_than_its_share(led: StoredRun) -> None:
     assert wrong(attempt=3, attempts_alpha=0.0066) == {"alpha"}
     assert wrong(family_alpha=0.06, attempt=2, attempts_alpha=0.0066) == {"family_alpha"}
     assert wrong(attempt=2) == wrong(attempts_alpha=0.01) == wrong(attempt=0, attempts_alpha=0.01) == {"attempt"}
+
+
+def test_counts_that_shrink_between_looks_are_refused(run: StoredRun) -> None:
+    for row in run.rows:
+        if len(row.looks) > 1:
+            first, second = row.looks[:2]
+            assert "looks" in fields(replace(row, looks=(first._replace(label=second.label + 1), *row.looks[1:])), run)
+            fallen = first._replace(label=first.label - 1, rival=second.rival + 1)
+            assert "looks" in fields(replace(row, looks=(fallen, *row.looks[1:])), run)
+
+
+def test_abstaining_is_never_correct(run: StoredRun) -> None:
+    row = run.rows[0]
+    assert not replace(row, label=None, truth=None).correct
+    assert not replace(row, label=None, truth=1).correct
+    assert replace(row, label=1, truth=1).correct
+    assert not replace(row, label=0, truth=1).correct

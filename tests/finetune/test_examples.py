@@ -75,7 +75,7 @@ def test_data_without_labels(make_model: MakeModel, stripes: Stripes) -> None:
         (np.zeros((4, 1, 6, 6), np.uint8), [0, 1, 2], "expected one label for each of the 4 images; got 3"),
         (np.zeros((4, 1, 6, 6), np.uint8), [0, 1, 2, 3], r"labels from 0 to 2, .* got 0 to 3, first 3 at row 3"),
         (np.zeros((4, 1, 6, 6), np.uint8), [0, -1, 2, 0], r"labels from 0 to 2, .* got -1 to 2, first -1 at row 1"),
-        (np.zeros((4, 1, 6, 6), np.uint8), [0.0, 1.0, 2.0, 0.0], "expected 4 integer labels; got torch.float64"),
+        (np.zeros((4, 1, 6, 6), np.uint8), [0.0, 1.0, 2.0, 0.0], "expected 4 class indices; got float64"),
         (np.zeros((4, 1, 6, 6), np.uint8), [0, None, 2, 0], "1 of 4 images have no label"),
     ],
 )

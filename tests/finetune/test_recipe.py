@@ -13,7 +13,7 @@ from robustify.errors import InputError, UnknownPluginError
 from robustify.finetune import PRESETS, Lora, Recipe, find_recipe
 from robustify.finetune.objectives import CATRS, FTCADIS, MACER, Gaussian, SmoothAdv, SmoothMix
 from robustify.finetune.objectives.registered import OBJECTIVES
-from robustify.finetune.presets import adapt_of, changed, objective_at
+from robustify.finetune.presets import changed, objective_at
 from tests.finetune.conftest import MakeModel
 
 COSINE = Recipe(Gaussian(), epochs=10, learning_rate=1.0, final_learning_rate=0.1, warmup=2.0)
@@ -23,6 +23,7 @@ STEPS = Recipe(Gaussian(), epochs=90, learning_rate=1.0, final_learning_rate=0.0
 def test_the_cosine_schedule_warms_up_and_ends_at_its_final_rate() -> None:
     at = COSINE.learning_rate_at
     assert [at(0.0), at(0.5), at(1.0), at(2.0)] == [0.0, 0.25, 0.5, 1.0]
+    assert [COSINE.learning_rate_at(e, step=0.25) for e in (0.0, 1.9)] == [0.125, 1.0]  # no step is lost
     assert at(6.0) == pytest.approx(0.55)
     assert at(4.0) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
     assert at(10.0) == pytest.approx(0.1)
@@ -50,6 +51,8 @@ def test_weight_decay_follows_a_cosine() -> None:
         ({"learning_rate": math.nan}, "learning rate"),
         ({"final_learning_rate": 2.0}, "learning rate"),
         ({"warmup": -1.0}, "warmup"),
+        ({"warmup": 10.0}, "a warmup of 0 to less than 10 epochs"),
+        ({"seed": -1}, "seed"),
         ({"drop_every": 0}, "drop_every"),
         ({"weight_decay": (0.1, -0.1)}, "weight decays"),
         ({"layer_decay": 1.1}, "layer_decay"),
@@ -110,6 +113,10 @@ def test_defaults_fit_model_and_data(make_model: MakeModel) -> None:
     assert recipe.adapt == "full"  # nothing to adapt in three layers
     assert recipe.objective == FTCADIS(weight=0.5)
     assert (recipe.epochs, recipe.cache) == (30, 16)
+    assert find_recipe("ft-cadis", make_model(denoiser=False), 2000).cache == 0  # nothing to save
+    short = changed(recipe, {"epochs": 2})
+    assert (short.warmup, short.cache) == (pytest.approx(0.2), 8)
+    assert changed(recipe, {"epochs": 2, "cache": 12}).cache == 12
     assert find_recipe("ft-cadis", plain, 1_000_000).epochs == 1
     assert find_recipe("ft-cadis", plain, 1_000_000_000).cache == 0  # no disk for so many copies
     assert find_recipe("smoothmix", plain, 2000).cache == 0
@@ -125,14 +132,13 @@ def test_unknown_names_are_refused(make_model: MakeModel) -> None:
         find_recipe("ft-cadi", make_model(), 10)
     with pytest.raises(InputError, match=r"no recipe named 'ft-cadis/cifar100'; there are ft-cadis/cifar10-vit-b16"):
         find_recipe("ft-cadis/cifar100", make_model(), 10)
-    with pytest.raises(InputError, match=r"expected adapt 'lora', 'full' or 'head'; got 'all'"):
-        adapt_of("all")
-    assert adapt_of("lora") == Lora()
-    assert adapt_of("head") == "head"
+    with pytest.raises(InputError, match=r"expected adapt 'lora', 'full', 'head' or a Lora; got 'all'"):
+        replace(COSINE, adapt="all")
+    assert replace(COSINE, adapt="lora").adapt == Lora()
 
 
 def test_settings_reach_the_recipe_or_its_objective() -> None:
-    recipe = changed(COSINE, {"epochs": 3, "draws": 5})
-    assert recipe == replace(COSINE, epochs=3, objective=Gaussian(draws=5))
+    recipe = changed(COSINE, {"epochs": 5, "draws": 5})
+    assert recipe == replace(COSINE, epochs=5, warmup=1.0, objective=Gaussian(draws=5))
     with pytest.raises(InputError, match=r"no setting named 'weigth'; there are adapt, augment"):
         changed(COSINE, {"weigth": 1.0})

@@ -356,7 +356,7 @@ def test_tuned_weights_come_back_for_the_same_base_alone(
     result = tune(model, Examples(model, *stripes), RECIPE, tmp_path / "run", quiet=True)
     again = load_tuned(tmp_path / "run", make_model(norm=True).classifier)
     assert all(torch.equal(again.network.state_dict()[k], v) for k, v in weights(result.model).items())
-    assert again.name.endswith("tuned with Gaussian at sigma = 0.25")
+    assert again.name.endswith("tuned with Gaussian at sigma = 0.25 behind shrink")
     assert again.labels == model.labels
     with pytest.raises(InputError, match=r"Load the classifier that was tuned"):
         load_tuned(tmp_path / "run", again)
@@ -427,16 +427,17 @@ def test_a_collapsing_run_is_noticed_once() -> None:
 
 
 def test_a_class_that_is_given_up_is_named() -> None:
-    history = History(("cat", "dog"), every=1)
+    history = History(("cat", "dog", "fox"), every=1)
 
-    def epoch(number: int, cat: float, dog: float) -> str | None:
-        history.add_hits(torch.tensor([10 * cat, 10 * dog]), torch.tensor([10.0, 10.0]))
+    def epoch(number: int, cat: float, dog: float, fox: float) -> str | None:
+        history.add_hits(torch.tensor([20 * cat, 19 * dog, 20 * fox]), torch.tensor([20.0, 19.0, 20.0]))
         return history.end_epoch(number)
 
-    assert epoch(1, 0.8, 0.6) is None
-    assert epoch(2, 0.4, 0.3) is None  # half, and no less
-    assert "giving up 1 of its classes" in (said := epoch(3, 0.39, 0.5) or "")
-    assert "epoch 3 for 'cat' 80% to 39%" in said
+    assert epoch(1, 0.8, 0.9, 0.5) is None
+    assert epoch(2, 0.4, 0.1, 0.1) is None  # half and no less; too few dogs; foxes were never better than chance
+    assert "giving up 1 of its classes" in (said := epoch(3, 0.39, 0.1, 0.1) or "")
+    assert "fell for 'cat' 80% to 39%" in said
+    assert epoch(4, 0.1, 0.1, 0.1) is None  # said once
 
 
 def test_history_means_weigh_by_images() -> None:
@@ -483,3 +484,42 @@ def test_two_processes_do_what_one_does(make_model: MakeModel, stripes: Stripes,
     assert [row["images"] for row in rows] == [row["images"] for row in one.history]
     assert [row["hit"] for row in rows] == pytest.approx([row["hit"] for row in one.history])
     assert json.loads((tmp_path / "two" / "tune.json").read_text())["images"] == 44
+
+
+def test_wrong_kinds_of_arguments_are_said_in_words(tmp_path: Path) -> None:
+    """In a process of its own, without the type checks of these tests."""
+    script = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from robustify import Examples, Lora, Preprocessing, Recipe, robustify, tune
+from robustify.errors import InputError
+from robustify.finetune.objectives import FTCADIS
+network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+model = robustify(network, preprocessing=Preprocessing((0.5,), (0.5,), (4, 4)))
+images, labels = torch.zeros(4, 1, 4, 4), [0, 1, 2, 0]
+examples = Examples(model, images, labels)
+for wrong in (
+    lambda: tune(model, (images, labels), Recipe(FTCADIS()), "run"),
+    lambda: tune(model, examples, "ft-cadis", "run"),
+    lambda: robustify(model.classifier, tune=True, data=(images, labels)),
+    lambda: Examples(model, images, ["a", "b", "c", "a"]),
+    lambda: Examples(model, DataLoader([1])),
+    lambda: Recipe("ft-cadis"),
+    lambda: Recipe(FTCADIS(), epochs=1.5),
+    lambda: Recipe(FTCADIS(), seed=None),
+    lambda: Recipe(FTCADIS(), weight_decay=0.1),
+    lambda: Lora(rank=2.5),
+):
+    try:
+        wrong()
+    except InputError as error:
+        print("refused:", str(error).splitlines()[0])
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    refused = found.stdout.splitlines()
+    assert len(refused) == 10, found.stdout
+    assert refused[0] == "refused: expected Examples(model, images, labels); got tuple"
+    assert refused[1] == "refused: expected a Recipe; got 'ft-cadis'."
+    assert refused[4].endswith("of pairs (image, label); got DataLoader.")
+    assert not (tmp_path / "run").exists()

@@ -399,3 +399,11 @@ def test_independent_images_and_requests_are_no_evidence_of_sharing() -> None:
     images = torch.stack([torch.full((1, *SIZE), level / 255) for level in range(100, 160, 2)])
     certificates = smooth(HalfSpace(0.1)).certify(images, n=300, batch=64, seed=3)
     assert len(certificates) == 30
+
+
+def test_predictions_on_the_grid_pay_for_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = smooth(HalfSpace(0.3)).predict(IMAGE, n=200, seed=1)
+    monkeypatch.setattr(Settings, "slack", lambda *_: 0.01)
+    coarse = smooth(HalfSpace(0.3)).predict(IMAGE, n=200, seed=1)
+    assert coarse.votes == exact.votes  # type: ignore[union-attr]
+    assert coarse.p_value > 2 * exact.p_value  # type: ignore[union-attr]
