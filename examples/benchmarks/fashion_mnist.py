@@ -120,6 +120,7 @@ def summary(rows: Sequence[Row], pipeline: str, sigma: float, n: int, every: int
     spent = json.loads((folder / "seconds.json").read_text()) if (folder / "seconds.json").exists() else {}
     return {
         "pipeline": pipeline,
+        "weight": (spent.get("recipe") or {"objective": {}})["objective"].get("weight"),
         "sigma": sigma,
         "images": len(rows),
         "every": every,
@@ -157,8 +158,8 @@ def run(
     found = summary(rows, pipeline, sigma, n_max, every, folder)
     print(json.dumps({k: v for k, v in found.items() if k != "recipe"}, indent=2))
     cells = json.loads(RESULT.read_text()) if RESULT.exists() else []
-    key = [found[k] for k in ("pipeline", "sigma", "every", "n_max")]
-    cells = [c for c in cells if [c[k] for k in ("pipeline", "sigma", "every", "n_max")] != key]
+    names = ("pipeline", "weight", "sigma", "every", "n_max")
+    cells = [c for c in cells if any(c[name] != found[name] for name in names)]
     RESULT.write_text(json.dumps([*cells, found], indent=2) + "\n")
 
 
@@ -166,12 +167,13 @@ def run(
 def table() -> None:
     """Prints the cells measured so far."""
     cells = sorted(json.loads(RESULT.read_text()), key=lambda c: (c["sigma"], list(BUDGETS).index(c["pipeline"])))
-    print(f"{'pipeline':<15} sigma images   n_max    ACR        clean  r=.5  r=1.0  training s")
+    print(f"{'pipeline':<15} weight sigma images   n_max    ACR        clean  r=.5  r=1.0  training s")
     for c in cells:
         at = c["certified_accuracy"]
         shown = "  ".join(f"{at[r]:.3f}" if r in at else "     " for r in ("0", "0.5", "1"))
         print(
-            f"{c['pipeline']:<15} {c['sigma']:<5g} {c['images']:>6} {c['n_max']:>7} {c['acr']:.3f}±{c['acr_95']:.3f}  "
+            f"{c['pipeline']:<15} {c['weight'] or '':<6} "
+            f"{c['sigma']:<5g} {c['images']:>6} {c['n_max']:>7} {c['acr']:.3f}±{c['acr_95']:.3f}  "
             f"{shown}  {c['training_seconds']:>6}"
         )
 
