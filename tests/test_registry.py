@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -278,6 +277,7 @@ def test_the_guides_objective_plugin_works_as_typed(
     from robustify import Examples, robustify, tune
     from robustify.finetune import find_recipe
     from robustify.finetune.objectives.registered import OBJECTIVES
+    from robustify.finetune.presets import changed
 
     monkeypatch.setattr(OBJECTIVES, "_ready", dict(OBJECTIVES._ready))
     *_, plugin = readme("python")
@@ -287,7 +287,7 @@ def test_the_guides_objective_plugin_works_as_typed(
     assert entry[1] == "robustify_brier:Brier"
     model = robustify("zoo:timm", denoiser="zoo:ddpm", sigma=0.5)
     data = Examples(model, torch.zeros(4, 1, 32, 32, dtype=torch.uint8), [0, 1, 2, 3])
-    recipe = replace(find_recipe("brier", model, 4), epochs=1, cache=2)
+    recipe = changed(find_recipe("brier", model, 4), {"epochs": 1})
     assert 0 < tune(model, data, recipe, tmp_path / "run", quiet=True).history[-1]["loss"] < 2
     install("robustify-wrong", "wrong", "robustify_wrong", "loss = 1", group=OBJECTIVES.group, attribute=":loss")
     with pytest.raises(BrokenPluginError, match="expected a subclass of Objective; got 1"):

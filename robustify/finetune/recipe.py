@@ -57,7 +57,7 @@ class Recipe:
     optimizer: str = "adamw"
     learning_rate: float = 5e-5
     final_learning_rate: float = 1e-6
-    warmup: float = 1.0
+    warmup: float = 0.5
     drop_every: int | None = None
     weight_decay: tuple[float, float] = (0.0, 0.0)
     layer_decay: float = 1.0
