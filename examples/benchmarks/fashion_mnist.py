@@ -144,12 +144,15 @@ def run(
     n_max: Annotated[int, typer.Option(help="Draws per image, at most.")] = 10_000,
     epochs: Annotated[int | None, typer.Option(help="Instead of the budget's.")] = None,
     images: Annotated[int | None, typer.Option(help="Training images, instead of the budget's.")] = None,
+    weight: Annotated[
+        float | None, typer.Option(help="Of the robust term, instead of the default; use a new --out.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of all cells.")] = Path("run-fashion-mnist"),
 ) -> None:
     """Trains and certifies one cell and adds it to the table; continues where it was."""
     if pipeline not in BUDGETS:
         raise typer.BadParameter(f"expected one of {', '.join(BUDGETS)}; got {pipeline!r}")
-    more = {k: v for k, v in {"epochs": epochs, "images": images}.items() if v is not None}
+    more = {k: v for k, v in {"epochs": epochs, "images": images, "weight": weight}.items() if v is not None}
     model = trained(pipeline, sigma, out, more)
     pixels, labels = fashion_mnist.read("test")
     samples = [Sample(str(i), pixels[i].numpy(), int(labels[i])) for i in range(0, len(pixels), every)]

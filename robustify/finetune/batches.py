@@ -66,14 +66,13 @@ class Batches:
         """Those of all processes."""
         epoch, position = divmod(step, self.per_epoch)
         visited = order(self.recipe.seed, epoch, len(self.examples))
-        return visited[position * self.recipe.batch : (position + 1) * self.recipe.batch]
+        return list(visited[position * self.recipe.batch : (position + 1) * self.recipe.batch])
 
     def load(self, start: int) -> Iterator[Picked]:
         """This process's images of each step from `start` on."""
-        shares = [share for epoch in range(self.recipe.epochs) for share in self._shares(epoch)]
         yield from DataLoader(
             self.examples,
-            batch_sampler=shares[start:],
+            batch_sampler=(self.rows(step)[self.process :: self.processes] for step in range(start, self.steps)),
             num_workers=self.workers,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # else the loader would take from everybody's random numbers
@@ -103,11 +102,6 @@ class Batches:
             epoch=step / self.per_epoch,
             denoised=self.copies.read(rows, numbers).to(device) if self.copies is not None else None,
         )
-
-    def _shares(self, epoch: int) -> Iterator[list[int]]:
-        visited = order(self.recipe.seed, epoch, len(self.examples))
-        for first in range(0, len(visited), self.recipe.batch):
-            yield visited[first : first + self.recipe.batch][self.process :: self.processes]
 
 
 def _as_it_is(picked: Any) -> Any:  # noqa: ANN401 - already a batch, a `Picked`

@@ -5,6 +5,7 @@ draws it, or how often the run was interrupted. Unlike the noise of certificates
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -28,7 +29,7 @@ def normal(seed: int, rows: Sequence[int], copies: Sequence[int], shape: Sequenc
     return torch.from_numpy(out)
 
 
-def order(seed: int, epoch: int, rows: int) -> list[int]:
+@lru_cache(maxsize=2)
+def order(seed: int, epoch: int, rows: int) -> tuple[int, ...]:
     """The order in which an epoch visits all rows."""
-    visited: list[int] = generator(seed, "order", epoch).permutation(rows).tolist()
-    return visited
+    return tuple(generator(seed, "order", epoch).permutation(rows).tolist())
