@@ -328,7 +328,7 @@ class LeaderPlan(RadiusPlan):
     first yes on, the class that earned it stays. There is no route by the runner-up.
 
     With alpha .001 it takes about 100 draws fewer an image than `DecisionPlan` with n0 = 100: 32 instead of 132 at
-    half of sigma for a label that always wins, 89 instead of 190 for one of probability .9. It gives up at once on
+    half of sigma for a label that always wins, some 90 instead of 190 for one of probability .9. It gives up at once on
     labels that only the runner-up's route certifies: at half of sigma (.67, .17, .16), say.
     """
 
