@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from hashlib import sha256
 
 from robustify.certificates import Certificate, Evidence
 from robustify.data import Sample
 from robustify.errors import RunError
-from robustify.evaluate.store import Row
+from robustify.evaluate.store import Row, pixels_hash
 from robustify.evaluate.stored import StoredRun
 from robustify.evaluate.verify import Problem
 from robustify.smoothing import SmoothedClassifier
@@ -78,7 +77,7 @@ def _replay(
 ) -> list[Problem]:
     """Rows that share a batch size."""
     images = {row.sample: model.prepare(by_id[row.sample].image, row.soundness) for row in rows}
-    pixels = {name: sha256(image.cpu().contiguous().numpy().data).hexdigest() for name, image in images.items()}
+    pixels = {name: pixels_hash(image) for name, image in images.items()}
     known = {row.sample: row.truth for row in rows if row.truth is not None and not row.selection}
     found = dict(model.certificates(images.items(), _evidence(model, run, rows[0]), truths=known))
     return [problem for row in rows for problem in _compare(row, found[row.sample], pixels[row.sample])]

@@ -17,7 +17,7 @@ from robustify.certificates import Evidence
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.evaluate.ledger import Attempt, Ledger, model_key
-from robustify.evaluate.store import Row, RowStore
+from robustify.evaluate.store import Row, RowStore, pixels_hash
 from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.types import Image
 
@@ -117,7 +117,7 @@ def _attempt(
     key, images = model_key(model.evidence(settings)), set[str]()
     for sample in samples:
         with suppress(InputError):  # named when the run comes to it
-            images.add(_pixels_hash(model.prepare(sample.image, settings.soundness)))
+            images.add(pixels_hash(model.prepare(sample.image, settings.soundness)))
     made = ledger.attempts(key, images, settings.alpha)
     if not (out / "run.json").is_file():
         model.evidence(replace(settings, alpha=Attempt(made + 1, settings.alpha).alpha))  # raises where it is too small
@@ -129,10 +129,6 @@ def _attempt(
             "  Continue it with the ledger that it was begun with, if any, or choose another folder with --out."
         )
     return Attempt(number, settings.alpha)
-
-
-def _pixels_hash(image: Image) -> str:
-    return sha256(image.cpu().contiguous().numpy().data).hexdigest()
 
 
 @final
@@ -157,7 +153,7 @@ class _Reader:
                     more = "\n…and so on" if len(self.unreadable) == SHOWN else ""
                     self.bar.write(f"left out {sample.id}: {error}{more}", file=sys.stderr)
                 continue
-            self.seen[sample.id] = sample.label, _pixels_hash(image)
+            self.seen[sample.id] = sample.label, pixels_hash(image)
             yield sample.id, image
 
 

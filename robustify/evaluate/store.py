@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any, final
 
@@ -19,6 +19,7 @@ from robustify.certificates import Certificate
 from robustify.certificates.plans import Look
 from robustify.errors import RunError
 from robustify.files import disk, write_whole
+from robustify.types import Image
 
 _COUNTS = pa.list_(pa.int64())
 
@@ -186,6 +187,11 @@ class RowStore:
             _write_table(self._whole, rows)
             if self._parts.is_dir():
                 shutil.rmtree(self._parts)
+
+
+def pixels_hash(image: Image) -> str:
+    """SHA-256 of the pixels that are certified, which names an image wherever it is."""
+    return sha256(image.cpu().contiguous().numpy().data).hexdigest()
 
 
 def _same_run(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) -> dict[str, Any]:
