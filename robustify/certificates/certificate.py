@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from typing import final
 
-from robustify.certificates.plans import KnownLabelPlan, Look, Plan
+from robustify.certificates.decisions import KnownLabelPlan
+from robustify.certificates.plans import Look, Plan
 from robustify.certificates.transcript import Transcript
 from robustify.errors import InputError
 from robustify.types import InputContract

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, final, runtime_checkable
 
-from robustify.certificates.plans import KnownLabelPlan, Look, Plan
+from robustify.certificates.decisions import KnownLabelPlan
+from robustify.certificates.plans import Look, Plan
 from robustify.certificates.radius import strongest_rival
 from robustify.errors import InputError
 

@@ -17,7 +17,7 @@ from typing import Any
 from scipy.special import bdtr
 
 from robustify.certificates.bounds import check_alpha, lower_bound, upper_bound
-from robustify.certificates.plans import KnownLabelPlan
+from robustify.certificates.decisions import KnownLabelPlan
 from robustify.certificates.radius import check_count
 from robustify.errors import InputError
 
@@ -70,7 +70,7 @@ def remarks(config: Mapping[str, Any]) -> list[str]:
         )
     if (family := config.get("family_alpha")) is not None:
         images = f"{config['samples']:,}"
-        said.append(f"That any of the {images} certificates is false has a chance of at most {at_most(family)}.")
+        said.append(f"That any certificate of the {images} images is false has a chance of at most {at_most(family)}.")
     if (attempt := config.get("attempt")) is not None:
         total = at_most(config["attempts_alpha"])
         said.append(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from robustify.certificates.certificate import floor
-from robustify.certificates.plans import RadiusPlan
+from robustify.certificates.decisions import RadiusPlan
 from robustify.evaluate.curves import average_certified_radius
 from robustify.evaluate.statements import (
     accuracy_interval,
@@ -82,9 +82,12 @@ class Status:
         if self.mean_radius is not None:
             lines.append(f"mean radius: {floor(self.mean_radius)} (wrong or abstained counts as 0)")
         lines.append(f"abstained: {self.abstained:,}")
-        if self.done:
+        if (certified := self.done - self.abstained) > 0:
             expected, most = expected_false(self.done, self.alpha), most_false(self.done, self.alpha)
-            lines.append(f"false certificates: at most {expected:g} expected, at most {most} with 99.9 % confidence")
+            told = f"at most {expected:g} expected, at most {min(most, certified)} with 99.9 % confidence"
+            lines.append(f"false certificates: {told}")
+        else:
+            lines.append("certificates: none" if self.finished else "certificates: none yet")
         lines += self.remarks
         return "\n".join(lines)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from robustify.certificates.plans import Plan, plan_of
+from robustify.certificates.plans import Plan
+from robustify.certificates.rules import plan_of
 from robustify.errors import InputError, RunError
 from robustify.evaluate.store import Row, RowStore
 

@@ -40,7 +40,8 @@ from typing import Any, NamedTuple
 
 from scipy.special import bdtrc
 
-from robustify.certificates.plans import RUNNER_UP, Claim, KnownLabelPlan, LeaderPlan, Look, Plan, RadiusPlan
+from robustify.certificates.decisions import RUNNER_UP, KnownLabelPlan, LeaderPlan, RadiusPlan
+from robustify.certificates.plans import Claim, Look, Plan
 from robustify.certificates.quantised import total_variation
 from robustify.certificates.sequential import GroupSequentialTest
 from robustify.errors import InputError, RunError

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-from robustify.certificates.plans import AdaptivePlan, DecisionPlan, FixedPlan, KnownLabelPlan, LeaderPlan, Plan
+from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan
+from robustify.certificates.plans import AdaptivePlan, FixedPlan, Plan
 from robustify.certificates.quantised import total_variation
 from robustify.certificates.radius import check_budget, check_count
 from robustify.errors import InputError
@@ -56,8 +57,7 @@ class Settings:
         check_count("batch", self.batch)
         check_budget(n=self.n_max if self.n is None else self.n, alpha=self.alpha)
         check_count("n0", self.n0, least=1 if self.radius is None else 0)
-        if self.soundness not in tuple(Soundness):
-            raise InputError(f"expected soundness 'grid' or 'float'; got {self.soundness!r}")
+        Soundness(self.soundness)  # raises
         if self.radius is not None and self.n is not None:
             raise InputError("give a radius to decide or a number of draws n, not both; n_max caps a decision")
         if self.known_label and self.radius is None:

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from robustify import Settings, SmoothedClassifier
-from robustify.certificates.plans import Look, plan_of
+from robustify.certificates.plans import Look
 from robustify.certificates.radius import gaussian_radius, runner_up_bounds
+from robustify.certificates.rules import plan_of
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.evaluate import certify_dataset

@@ -82,7 +82,7 @@ def test_what_runs_share_is_said() -> None:
     plain = {"rule": "decision", "samples": 1_500, "alpha": 0.00060792710185}
     assert remarks(plain) == []
     assert remarks({**plain, "family_alpha": 0.05}) == [
-        "That any of the 1,500 certificates is false has a chance of at most 0.05."
+        "That any certificate of the 1,500 images is false has a chance of at most 0.05."
     ]
     assert remarks({**plain, "attempt": 3, "attempts_alpha": 0.01}) == [
         "Attempt 3: that any of all attempts at an image is false has a chance of at most 0.01."

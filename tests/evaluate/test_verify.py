@@ -12,7 +12,8 @@ import torch
 from scipy.stats import binom, norm
 
 from robustify import Settings, SmoothedClassifier
-from robustify.certificates.plans import LeaderPlan, Look, Plan
+from robustify.certificates.decisions import LeaderPlan
+from robustify.certificates.plans import Look, Plan
 from robustify.certificates.sequential import group_sequential_test
 from robustify.data import Sample
 from robustify.errors import RunError

@@ -1,7 +1,7 @@
 import pytest
 
 from robustify import Settings
-from robustify.certificates.plans import DecisionPlan, KnownLabelPlan, LeaderPlan
+from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan
 from robustify.errors import InputError
 from robustify.types import InputContract
 
