@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from robustify.classifiers import ImageClassifier, Preprocessing, ZeroShotModel, wrap
@@ -29,6 +30,7 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
     denoiser: str | Denoiser | object | None = None,
     precision: str = "float32",
     compiled: bool = False,
+    device: str | torch.device | None = None,
     preprocessing: Preprocessing | None = None,
     processor: Any = None,  # noqa: ANN401
     tokenizer: Callable[..., Tensor] | None = None,
@@ -50,6 +52,7 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
         precision: "float32", or "bfloat16" or "float16" by autocast: faster where the hardware has it, and another
             base classifier.
         compiled: Fuses the networks by torch.compile: slow to start, faster after; again another base classifier.
+        device: Where to compute, such as "cuda"; None leaves a model where it is, and loads a reference on the CPU.
         preprocessing: For a plain `nn.Module`.
         processor: For a transformers model.
         tokenizer: For an open_clip model.
@@ -83,8 +86,18 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
         if difference := tuned_for(Path(tuned), found_denoiser, sigma):
             warnings.warn(difference, stacklevel=2)
         found = load_tuned(Path(tuned), found)
+    if device is not None:
+        found.to(_usable(device))
     smoothed = SmoothedClassifier(found, found_denoiser, sigma=sigma, precision=precision, compiled=compiled)
     return smoothed if tune is None else _tune(smoothed, tune, data, out)
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot compute on {str(device)!r}: {reason}.\n  Try 'cpu', or leave it out.") from error
 
 
 def _named(classifier: ImageClassifier, classes: Sequence[str]) -> ImageClassifier:

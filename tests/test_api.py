@@ -92,6 +92,16 @@ def test_a_plain_module_must_say_how_it_wants_its_pixels() -> None:
         robustify(Loud().eval())
 
 
+def test_where_it_computes_is_said_and_tried_before_anything_else() -> None:
+    model = robustify(network(), preprocessing=PLAIN, device="cpu")
+    assert "float32; on cpu" in repr(model)
+    moved = robustify(network(), preprocessing=PLAIN, device=torch.device("meta"))
+    assert {p.device.type for p in moved.parameters()} == {"meta"}
+    for wrong in ("cuda:99", "gpu"):
+        with pytest.raises(InputError, match=rf"cannot compute on '{wrong}': .*\n  Try 'cpu', or leave it out"):
+            robustify(network(), preprocessing=PLAIN, device=wrong)
+
+
 def test_tuning_in_one_line(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (12, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = (images, torch.arange(12) % 3)

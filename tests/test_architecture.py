@@ -29,6 +29,7 @@ LAYERS = [
     "api",
     "testing",
     "cli",
+    "__main__",
 ]
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 HEAVY = ("timm", "open_clip", "transformers", "diffusers", "peft", "torchvision")

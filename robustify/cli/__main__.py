@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 import typer
 
@@ -29,8 +30,10 @@ def main() -> None:
     """Runs a command; errors of ours are one message and exit status 2."""
     # Threads that wait must not spin: on a busy machine, spinning makes sampling ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # The place in the code says nothing to who typed a command.
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
-        app()
+        app(prog_name="robustify")
     except RobustifyError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,20 +2,28 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from robustify.cli.options import (
     Alpha,
     Batch,
+    ChoosingDraws,
     Classes,
     Compiled,
+    Data,
     Denoiser,
+    Device,
+    Draws,
+    Every,
     FamilyWise,
     KnownLabel,
+    Ledger,
     Model,
+    MostDraws,
+    Out,
     Precision,
+    Radius,
     Seed,
     Sigma,
     Soundness,
@@ -29,35 +37,26 @@ from robustify.cli.options import (
 
 def certify(
     model: Model,
-    data: Annotated[
-        Path,
-        typer.Argument(help="Folder of images or class folders, or .npz / .safetensors with images, labels."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues it.")] = Path("run"),
+    data: Data,
+    out: Out = Path("run"),
     denoiser: Denoiser = None,
     tuned: Tuned = None,
     sigma: Sigma = 0.25,
     precision: Precision = "float32",
     compiled: Compiled = False,
-    radius: Annotated[
-        list[float] | None, typer.Option(help="Decide at this radius, yes or no; may be given more than once.")
-    ] = None,
-    n: Annotated[int | None, typer.Option(help="The classical certificate: exactly so many draws an image.")] = None,
-    n_max: Annotated[int, typer.Option(help="The most draws an image, where --n is not given.")] = 10_000,
-    n0: Annotated[
-        int, typer.Option(help="Draws that choose the label; 0, with --radius: none, whichever leads is tested.")
-    ] = 100,
+    device: Device = None,
+    radius: Radius = None,
+    n: Draws = None,
+    n_max: MostDraws = 10_000,
+    n0: ChoosingDraws = 100,
     alpha: Alpha = 0.001,
     soundness: Soundness = "grid",
     batch: Batch = 64,
     seed: Seed = None,
     known_label: KnownLabel = False,
     family_wise: FamilyWise = False,
-    ledger: Annotated[
-        Path | None,
-        typer.Option(help="Folder that counts attempts at each image: all of them together stay within --alpha."),
-    ] = None,
-    every: Annotated[int, typer.Option(help="Certify every k-th image only.", min=1)] = 1,
+    ledger: Ledger = None,
+    every: Every = 1,
     classes: Classes = None,
     templates: Templates = "openai",
 ) -> None:
@@ -66,8 +65,11 @@ def certify(
     By default the largest radius that at most --n-max draws prove, stopping where more would gain little; with
     --radius, yes or no at radii, usually from far fewer draws; with --n, the classical certificate.
 
+    Example: robustify certify zoo:timm photos/ --denoiser zoo:ddpm --sigma 0.5 --out run
+
     Exit status: 0 done, 1 done but some images could not be read, 2 nothing could be done.
     """
+    check_exists(data)
     from robustify.certificates.certificate import floor
     from robustify.data import open_samples
     from robustify.errors import InputError
@@ -77,7 +79,6 @@ def certify(
     from robustify.smoothing import Settings
 
     settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed, known_label, family_wise)
-    check_exists(data)
     smoothed = build(
         model,
         denoiser=denoiser,
@@ -87,9 +88,10 @@ def certify(
         templates=templates,
         tuned=tuned,
         compiled=compiled,
+        device=device,
     )
-    print(smoothed)
     samples = open_samples(data, smoothed.labels)[::every]
+    print(smoothed)
     with resumable():
         run = certify_dataset(smoothed, samples, out, settings, ledger=ledger)
     if not run.rows:
@@ -101,6 +103,7 @@ def certify(
     labelled = [row for row in run.rows if row.truth is not None]
     for r in (radius or (0.0, sigma, 2 * sigma)) if labelled else ():
         print(f"certified accuracy at radius {r:g}: {floor(100 * certified_accuracy(labelled, r), 1)} %")
+    print(f"abstained: {sum(row.label is None for row in run.rows):,} of {len(run.rows):,}")
     print(f"rows: {out / 'rows.parquet'}\nreport: {out / 'report.html'}")
     if run.unreadable:
         print(f"{len(run.unreadable)} of {len(samples)} images could not be used", file=sys.stderr)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustify.cli.options import resumable
+from robustify.cli.options import Sigma, resumable
 
 if TYPE_CHECKING:
     from robustify.evaluate import Chapter
@@ -19,10 +19,15 @@ def demo(
         "robustify-demo"
     ),
     images: Annotated[int, typer.Option(help="Held-out Fashion-MNIST images per model.", min=1, max=500)] = 25,
-    sigma: Annotated[float, typer.Option(help="Standard deviation of the noise, in [0, 1] pixels.")] = 0.5,
+    sigma: Sigma = 0.5,
     n: Annotated[int, typer.Option(help="Draws that certify each image.")] = 400,
 ) -> None:
-    """Certify an ordinary classifier and a zero-shot CLIP on held-out images, with and without a denoiser."""
+    """Certify an ordinary classifier and a zero-shot CLIP on held-out images, with and without a denoiser.
+
+    Everything it needs is shipped; nothing is fetched.
+
+    Example: robustify demo --images 25 --out robustify-demo
+    """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything the demo needs is shipped
     from diffusers.utils import logging
 

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Work with denoisers.", no_args_is_help=True)
+app = typer.Typer(help="Convert released denoisers.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Work with denoisers."""
+    """Convert released denoisers."""
 
 
 @app.command()
@@ -22,6 +22,8 @@ def convert(
     """Turn a released checkpoint into a folder that diffusers loads.
 
     Families: guided-diffusion (OpenAI, 256×256 unconditional) and improved-diffusion (CIFAR-10).
+
+    Example: robustify denoisers convert guided-diffusion 256x256_diffusion_uncond.pt adm-256
     """
     from robustify.denoisers.convert import convert as run
 

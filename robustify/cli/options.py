@@ -20,20 +20,47 @@ Denoiser: TypeAlias = Annotated[
     str | None,
     typer.Option(help="'diffusers:FOLDER or Hub id', 'zoo:ddpm', or a plugin's. Without: plain smoothing."),
 ]
+Tuned: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Folder of a training run of this classifier: uses what was learned there.")
+]
 Sigma: TypeAlias = Annotated[float, typer.Option(help="Standard deviation of the noise, in [0, 1] pixels.")]
 Precision: TypeAlias = Annotated[
     str, typer.Option(help="'float32', or 'bfloat16' or 'float16' by autocast: faster where the hardware has it.")
 ]
 Compiled: TypeAlias = Annotated[
-    bool, typer.Option("--compiled", help="Fuse the networks by torch.compile: slow to start, faster after.")
+    bool,
+    typer.Option("--compiled", help="Fuse the networks by torch.compile: a minute or so to start, faster after."),
+]
+Device: TypeAlias = Annotated[
+    str | None, typer.Option(help="Where to compute, such as 'cuda:1'. Without: a GPU where there is one, else 'cpu'.")
+]
+Classes: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="For zero-shot models: names with commas between, or a text file with one per line."),
+]
+Templates: TypeAlias = Annotated[str, typer.Option(help="For zero-shot models: 'openai' or 'simple'.")]
+Data: TypeAlias = Annotated[
+    Path, typer.Argument(help="Folder of images or class folders, or .npz / .safetensors with images, labels.")
+]
+Every: TypeAlias = Annotated[int, typer.Option(help="Take every k-th image only.", min=1)]
+Radius: TypeAlias = Annotated[
+    list[float] | None,
+    typer.Option(help="Decide at this ℓ2 radius, in [0, 1] pixels, yes or no; may be given more than once."),
+]
+Draws: TypeAlias = Annotated[
+    int | None, typer.Option(help="The classical certificate: exactly so many draws an image.")
+]
+MostDraws: TypeAlias = Annotated[int, typer.Option(help="The most draws an image, where --n is not given.")]
+ChoosingDraws: TypeAlias = Annotated[
+    int, typer.Option(help="Draws that choose the label; 0, with --radius: none, whichever leads is tested.")
 ]
 Alpha: TypeAlias = Annotated[float, typer.Option(help="Allowed chance, per image, of a false statement.")]
+Soundness: TypeAlias = Annotated[
+    str, typer.Option(help="'grid': 8-bit images, sound on real computers. 'float': any pixels, real arithmetic.")
+]
 Batch: TypeAlias = Annotated[int, typer.Option(help="Noisy images per forward pass; memory depends on it alone.")]
 Seed: TypeAlias = Annotated[
     int | None, typer.Option(help="Reproduce a run. Without: fresh entropy, which a proof needs.")
-]
-Soundness: TypeAlias = Annotated[
-    str, typer.Option(help="'grid': 8-bit images, sound on real computers. 'float': any pixels, real arithmetic.")
 ]
 KnownLabel: TypeAlias = Annotated[
     bool,
@@ -43,14 +70,12 @@ FamilyWise: TypeAlias = Annotated[
     bool,
     typer.Option("--family-wise", help="Share --alpha among the images: the chance that any certificate is false."),
 ]
-Classes: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="For zero-shot models: names with commas between, or a text file with one per line."),
+Ledger: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="Folder that counts attempts at each image: all of them together stay within --alpha."),
 ]
-Tuned: TypeAlias = Annotated[
-    Path | None, typer.Option(help="Folder of a training run of this classifier: uses what was learned there.")
-]
-Templates: TypeAlias = Annotated[str, typer.Option(help="For zero-shot models: 'openai' or 'simple'.")]
+Out: TypeAlias = Annotated[Path, typer.Option(help="Folder of the run; the same command continues it.")]
+Run: TypeAlias = Annotated[Path, typer.Argument(help="Folder of the run.")]
 
 
 def build(
@@ -63,14 +88,16 @@ def build(
     precision: str = "float32",
     tuned: Path | None = None,
     compiled: bool = False,
+    device: str | None = None,
 ) -> "SmoothedClassifier":
-    """The model that a command line describes."""
+    """The model that a command line describes; says that compiling takes a while where it will."""
+    import torch
     from diffusers.utils import logging
 
     from robustify.api import robustify
 
     logging.disable_progress_bar()
-    return robustify(
+    smoothed = robustify(
         model,
         denoiser=denoiser,
         sigma=sigma,
@@ -79,17 +106,25 @@ def build(
         templates=templates,
         tuned=tuned,
         compiled=compiled,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
     )
+    if compiled:
+        print("compiling: nothing moves for a minute or so at the first batch of each size", file=sys.stderr)
+    return smoothed
 
 
 def class_names(text: str) -> list[str]:
     """Names from a list with commas, or from a text file.
 
     Raises:
-        InputError: If there are none.
+        InputError: If there are none, or the file holds no text.
     """
-    file = Path(text)
-    parts = file.read_text(encoding="utf-8").splitlines() if file.is_file() else text.split(",")
+    try:
+        parts = Path(text).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"expected a text file (UTF-8) with one class name per line; {text!r} is none") from error
+    except OSError:  # no such file, or no possible name of one
+        parts = text.split(",")
     names = [part.strip() for part in parts if part.strip()]
     if not names:
         raise InputError(f"expected class names, or a text file with one per line; got {text!r}")

@@ -1,5 +1,6 @@
 """`robustify plugins [SOURCE]`: what is installed, and what a source offers."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -9,7 +10,10 @@ def plugins(
     source: Annotated[str | None, typer.Argument(help="List what this source offers.")] = None,
     pattern: Annotated[str, typer.Option(help="Shell-style pattern for names.")] = "*",
 ) -> None:
-    """List objectives and the sources of classifiers and denoisers, or the names that one source offers."""
+    """List objectives and the sources of classifiers and denoisers, or the names that one source offers.
+
+    Example: robustify plugins timm --pattern "resnet50.*"
+    """
     from robustify.finetune.objectives.registered import OBJECTIVES
     from robustify.registry import CLASSIFIERS, DENOISERS
 
@@ -19,6 +23,8 @@ def plugins(
                 print(f"{entries.kind:<18} {name:<18} {entries.origin(name)}")
         return
     registries = [r for r in (CLASSIFIERS, DENOISERS) if source in r.names()] or [CLASSIFIERS]
-    for found in registries:
-        for name in found.find(source).names(pattern):
-            print(f"{source}:{name}")
+    names = [name for found in registries for name in found.find(source).names(pattern)]
+    for name in names:
+        print(f"{source}:{name}")
+    if not names:
+        print(f"{source} lists no name that fits {pattern!r}; it may know more than it lists", file=sys.stderr)

@@ -10,7 +10,9 @@ from robustify.cli.options import (
     Alpha,
     Batch,
     Classes,
+    Compiled,
     Denoiser,
+    Device,
     Model,
     Precision,
     Seed,
@@ -29,6 +31,8 @@ def predict(
     tuned: Tuned = None,
     sigma: Sigma = 0.25,
     precision: Precision = "float32",
+    compiled: Compiled = False,
+    device: Device = None,
     n: Annotated[int, typer.Option(help="Draws per image.")] = 1_000,
     alpha: Alpha = 0.001,
     soundness: Soundness = "grid",
@@ -39,10 +43,14 @@ def predict(
 ) -> None:
     """Predict the labels of image files, or abstain.
 
+    Example: robustify predict zoo:open_clip a.png b.png --classes "t-shirt,bag,sandal" --denoiser zoo:ddpm
+
     Exit status: 0 done, 1 done but some images could not be read, 2 nothing could be done.
     """
     from robustify.errors import InputError
+    from robustify.smoothing import Settings
 
+    Settings(alpha=alpha, soundness=soundness, batch=batch, seed=seed)  # raises before the model is loaded
     smoothed = build(
         model,
         denoiser=denoiser,
@@ -51,6 +59,8 @@ def predict(
         classes=classes,
         templates=templates,
         tuned=tuned,
+        compiled=compiled,
+        device=device,
     )
     unreadable = 0
     for image in images:

@@ -1,13 +1,15 @@
 """`robustify status RUN`: how far a run of `certify` or `tune` is, and what it says so far."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from robustify.cli.options import Run
 
 
-def status(run: Annotated[Path, typer.Argument(help="Folder of the run.")]) -> None:
-    """Show how far a run is and what it says so far; loads no model, and may be asked while the run lasts."""
+def status(run: Run) -> None:
+    """Show how far a run of certify or tune is, and what it says so far.
+
+    Loads no model, and may be asked while the run lasts.
+
+    Example: robustify status run
+    """
     from robustify.finetune.checkpoint import is_training_run
 
     if is_training_run(run):

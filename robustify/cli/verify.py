@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustify.cli.options import Classes, Denoiser, Templates, Tuned, build
+from robustify.cli.options import Classes, Denoiser, Device, Run, Templates, Tuned, build, check_exists
 
 if TYPE_CHECKING:
     from robustify.evaluate.stored import StoredRun
@@ -16,17 +16,22 @@ SHOWN = 20
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    run: Run,
     model: Annotated[str | None, typer.Option(help="The run's classifier, to repeat rows; needs --data.")] = None,
     data: Annotated[Path | None, typer.Option(help="The run's images, to repeat rows; needs --model.")] = None,
     denoiser: Denoiser = None,
     tuned: Tuned = None,
+    device: Device = None,
     classes: Classes = None,
     templates: Templates = "openai",
     sample: Annotated[int, typer.Option(help="Rows to repeat, spread over the run.", min=1)] = 5,
 ) -> None:
-    """Verify a run: every claim against its counts, in independent arithmetic; with --model and --data, some counts
-    against their seeds.
+    """Verify a run: every claim against its counts, and some counts against their seeds.
+
+    Claims are proven again in independent arithmetic; counts are drawn again where --model and --data are given, with
+    the sigma and precision of the run.
+
+    Example: robustify verify run --model zoo:timm --data photos/ --denoiser zoo:ddpm
 
     Exit status: 0 all is well, 1 something is wrong, 2 nothing could be verified.
     """
@@ -34,8 +39,10 @@ def verify(
     from robustify.evaluate.stored import read_run
     from robustify.evaluate.verify import verify_run
 
-    if (model is None) != (data is None):
+    if (model is None or data is None) and any((model, data, denoiser, tuned, device, classes)):
         raise InputError("to repeat rows give both --model and --data")
+    if data is not None:
+        check_exists(data)
     stored = read_run(run)
     wrong = verify_run(stored)
     count = len({problem.sample for problem in wrong})
@@ -43,7 +50,7 @@ def verify(
     differ: list[Problem] = []
     if model is not None and data is not None and not wrong:
         repeated = min(sample, len(stored.rows))
-        differ = _repeat(stored, model, data, denoiser, tuned, classes, templates, sample)
+        differ = _repeat(stored, model, data, denoiser, tuned, device, classes, templates, sample)
         verdict = f"{len({problem.sample for problem in differ})} do not match" if differ else "all match"
         parts.append(f"{repeated} rows recomputed from their seeds: {verdict}")
     problems = [*wrong, *differ]
@@ -62,6 +69,7 @@ def _repeat(
     data: Path,
     denoiser: str | None,
     tuned: Path | None,
+    device: str | None,
     classes: str | None,
     templates: str,
     count: int,
@@ -78,6 +86,7 @@ def _repeat(
         classes=classes,
         templates=templates,
         tuned=tuned,
+        device=device,
         compiled="compiled" in stored.config["dtype"],
     )
     return replay(smoothed, open_samples(data, smoothed.labels), stored, count)

@@ -122,4 +122,7 @@ def _read_arrays(file: Path) -> dict[str, np.ndarray]:
         with np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zip, header and pickle errors of two libraries: all mean an unusable file
-        raise InputError(f"cannot read arrays from {str(file)!r}: {error}") from error
+        raise InputError(
+            f"expected {str(file)!r} to be a whole {file.suffix} file of plain arrays; reading it failed "
+            f"({type(error).__name__}).\n  Write it again, by numpy.savez(…, images=…, labels=…) or safetensors."
+        ) from error

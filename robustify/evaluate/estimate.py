@@ -3,7 +3,8 @@
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import final
 
 import pyarrow as pa
@@ -13,6 +14,8 @@ import torch
 from robustify.certificates.plans import FixedPlan, Plan
 from robustify.data import Sample
 from robustify.errors import InputError
+from robustify.evaluate.ledger import Attempt, Ledger, image_keys, model_key
+from robustify.evaluate.statements import at_most
 from robustify.evaluate.store import SCHEMA
 from robustify.evaluate.units import duration, memory
 from robustify.smoothing import Settings, SmoothedClassifier
@@ -31,6 +34,8 @@ class Estimate:
 
     Arguments:
         images: To certify.
+        alpha: Allowed chance, per image, of a false certificate, after all sharing.
+        attempt: Which one it would be by the ledger; None without a ledger.
         draws: Forward passes of single images, at most.
         exact: Whether it is exactly so many.
         batch: Images per forward pass.
@@ -41,6 +46,8 @@ class Estimate:
     """
 
     images: int
+    alpha: float
+    attempt: int | None
     draws: int
     exact: bool
     batch: int
@@ -51,31 +58,47 @@ class Estimate:
 
     def __str__(self) -> str:
         most = "" if self.exact else "at most "
+        attempt = f", as attempt {self.attempt}" if self.attempt else ""
         return "\n".join(
             [
                 f"images: {self.images:,}",
-                f"forwards: {most}{self.draws:,}, in batches of {self.batch}",
+                f"alpha: {at_most(self.alpha)} an image{attempt}",
+                f"draws: {most}{self.draws:,}, in batches of {self.batch}",
                 f"time: {most}{duration(self.seconds)} ({self.draws / self.seconds:,.0f} draws a second)",
                 f"peak memory: {memory(self.memory)} on {self.device}",
-                f"output: about {memory(self.output)}",
+                f"disk: about {memory(self.output)}",
             ]
         )
 
 
-def estimate(model: SmoothedClassifier, samples: Sequence[Sample], settings: Settings) -> Estimate:
+def estimate(
+    model: SmoothedClassifier, samples: Sequence[Sample], settings: Settings, *, ledger: Path | None = None
+) -> Estimate:
     """Times three full batches after a warm-up, noise and all, on the first image that can be used.
+
+    Arguments:
+        model, samples, settings: As `certify_dataset` takes them.
+        ledger: Of a new run; it is read, and all images with it, but nothing is charged.
 
     Raises:
         InputError: If a setting cannot be used, or no image can.
+        RunError: If the ledger does not fit.
     """
-    evidence = model.evidence(settings)
-    image = _first(model, samples, evidence.soundness)
+    image = _first(model, samples, settings.soundness)
+    share = settings.over(len(samples))
+    attempt = None
+    if ledger is not None:
+        key, images = model_key(model.evidence(share)), image_keys(model, samples, share.soundness)
+        attempt = Attempt(Ledger(ledger).attempts(key, images, share.alpha) + 1, share.alpha)
+    evidence = model.evidence(share if attempt is None else replace(share, alpha=attempt.alpha))
     plan = evidence.plan
     each = plan.n0 + plan.n
     per_batch = _time(model, image, Soundness(evidence.soundness), evidence.batch)
     batches = -(-each * len(samples) // evidence.batch)
     return Estimate(
         images=len(samples),
+        alpha=plan.alpha,
+        attempt=attempt.number if attempt else None,
         draws=each * len(samples),
         exact=isinstance(plan, FixedPlan),
         batch=evidence.batch,

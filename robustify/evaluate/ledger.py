@@ -13,7 +13,8 @@ attempts at one image never repeat, which is all that the sum needs.
 import json
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
@@ -21,8 +22,11 @@ from typing import final
 from robustify.certificates import Evidence
 from robustify.certificates.bounds import check_alpha
 from robustify.certificates.radius import check_count
-from robustify.errors import RunError
+from robustify.data import Sample
+from robustify.errors import InputError, RunError
+from robustify.evaluate.store import pixels_hash
 from robustify.files import disk
+from robustify.smoothing import SmoothedClassifier
 
 
 @final
@@ -133,6 +137,15 @@ class Ledger:
 
     def _file(self, position: int) -> Path:
         return self.folder / f"{position:06d}.json"
+
+
+def image_keys(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> set[str]:
+    """SHA-256 of the pixels of each sample that can be used; the others are named when a run comes to them."""
+    keys = set[str]()
+    for sample in samples:
+        with suppress(InputError):
+            keys.add(pixels_hash(model.prepare(sample.image, soundness)))
+    return keys
 
 
 def model_key(evidence: Evidence) -> str:

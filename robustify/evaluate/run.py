@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from robustify.certificates import Evidence
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
-from robustify.evaluate.ledger import Attempt, Ledger, model_key
+from robustify.evaluate.ledger import Attempt, Ledger, image_keys, model_key
 from robustify.evaluate.store import Row, RowStore, pixels_hash
 from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.types import Image
@@ -114,10 +113,7 @@ def _attempt(
     model: SmoothedClassifier, samples: Sequence[Sample], out: Path, settings: Settings, ledger: Ledger
 ) -> Attempt:
     """The attempt that a run in `out` is: charged now if it is new, found in its configuration if it continues."""
-    key, images = model_key(model.evidence(settings)), set[str]()
-    for sample in samples:
-        with suppress(InputError):  # named when the run comes to it
-            images.add(pixels_hash(model.prepare(sample.image, settings.soundness)))
+    key, images = model_key(model.evidence(settings)), image_keys(model, samples, settings.soundness)
     made = ledger.attempts(key, images, settings.alpha)
     if not (out / "run.json").is_file():
         model.evidence(replace(settings, alpha=Attempt(made + 1, settings.alpha).alpha))  # raises where it is too small

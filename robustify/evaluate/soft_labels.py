@@ -17,7 +17,9 @@ CHECKED = 100
 """Images whose pixels are compared with those of the run, spread evenly."""
 
 
-def soft_labels(folder: Path, model: SmoothedClassifier, samples: Sequence[Sample]) -> Float64[Tensor, "images classes"]:
+def soft_labels(
+    folder: Path, model: SmoothedClassifier, samples: Sequence[Sample]
+) -> Float64[Tensor, "images classes"]:
     """Each image's shares of votes, in the order of the samples.
 
     Arguments:

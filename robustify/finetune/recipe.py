@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
 from typing import Any, Literal, TypeAlias, final
 
 from torch import Tensor
@@ -133,11 +134,13 @@ def _expect(good: bool, what: str, got: object) -> None:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
-    """An objective by its name and fields, a tensor by its shape."""
+    """An objective by its name and fields, a tensor by its shape and SHA-256."""
     if isinstance(value, Objective):
         settings = {key: _plain(found) for key, found in vars(value).items() if not key.startswith("_")}
         return {"name": type(value).__name__, **settings}
-    return list(value.shape) if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor):
+        return {"shape": list(value.shape), "sha256": sha256(value.cpu().contiguous().numpy().data).hexdigest()}
+    return value
 
 
 def _short(value: object) -> str:

@@ -44,6 +44,10 @@ class Soundness(StrEnum):
     GRID = "grid"
     FLOAT = "float"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Soundness":
+        raise InputError(f"expected soundness 'grid' or 'float'; got {value!r}")
+
     def add(self, image: Image, normal: Tensor, sigma: float) -> Pixels:
         """Noisy copies of `image`, one per standard normal draw in `normal`, float64 (B, *image.shape)."""
         if self is Soundness.FLOAT:

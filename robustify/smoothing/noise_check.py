@@ -47,6 +47,9 @@ from robustify.types import Pixels
 FALSE_ALARM = 1e-6
 """Chance that true noise is refused."""
 
+LEAST_GRID_SIGMA = 0.001
+"""Where noise is a quarter of a step of 1/255: 19 pixels in 20 would not change."""
+
 _TESTS = 14
 _LEVEL = FALSE_ALARM / _TESTS
 
@@ -108,6 +111,11 @@ class NoiseCheck:
         if not 0 < sigma <= 100:
             # beyond, float32 pixels no longer hold noise to a fraction of a step
             raise InputError(f"expected 0 < sigma <= 100, in [0, 1] pixels; got {sigma}")
+        if grid and sigma < LEAST_GRID_SIGMA:
+            raise InputError(
+                f"expected sigma >= {LEAST_GRID_SIGMA:g} for 8-bit images: below a quarter of a step of 1/255 hardly "
+                f"any pixel would change; got {sigma:g}"
+            )
         self.sigma, self.grid = sigma, grid
         self.sampled = 0
         self._fed = self._broken = self._on_grid = 0

@@ -296,7 +296,7 @@ class SmoothedClassifier(nn.Module):
             "denoiser": f"{self.denoiser.name}: {self.denoiser.describe(self.sigma)}",
             "classifier": f"{self.classifier.name}, {len(self.labels)} classes",
             "inside": str(self.classifier.preprocessing),
-            "dtype": self.dtype,
+            "dtype": f"{self.dtype}; on {self.classifier.device}",
             "licences": licences,
         }
         return "SmoothedClassifier\n" + "\n".join(f"  {key:<10} {value}" for key, value in lines.items())

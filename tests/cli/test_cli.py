@@ -1,7 +1,9 @@
 """The commands as a user types them; in this process, so that libraries are imported once."""
 
+import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ def test_certify_writes_rows_and_a_report_and_continues(photos: Path, tmp_path: 
     first = robustify(*command)
     assert first.status == 0, first.stderr
     assert "certified accuracy at radius 0:" in first.stdout
+    assert re.search(r"^abstained: \d of 6$", first.stdout, re.MULTILINE)
     assert "sigma = 0.25" in first.stdout
     rows = pq.read_table(tmp_path / "run" / "rows.parquet").to_pylist()
     assert len(rows) == 6
@@ -88,6 +91,10 @@ def test_zero_shot_from_the_command_line(photos: Path, tmp_path: Path, robustify
         (("certify", "hf:/nowhere", "."), "there is no folder '/nowhere'"),
         (("certify", "zoo:timm", ".", "--denoiser", "diffusers:/nowhere"), "there is no folder '/nowhere'"),
         (("predict", "timm:local-dir:/nowhere", "x.png"), "expected a timm folder"),
+        (("predict", "zoo:timm", "x.png", "--soundness", "gird"), "expected soundness 'grid' or 'float'; got 'gird'"),
+        (("predict", "zoo:open_clip", "x.png", "--classes", "x" * 300 + ",b"), "none of the 1 images could be used"),
+        (("estimate", "zoo:timm", "missing"), "there is no file or folder 'missing'"),
+        (("estimate", "zoo:timm", HELD_OUT, "--radius", 5), "can never certify radius 5"),
         (("denoisers", "convert", "nothing", "x.pt", "out"), "improved-diffusion"),
         (("plugins", "nothing"), "no classifier source named 'nothing'"),
     ],
@@ -98,6 +105,7 @@ def test_mistakes_are_one_clear_message(
     found = robustify(*arguments)
     assert found.status == 2
     assert message in found.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_plugins_lists_sources_and_what_they_offer(tmp_path: Path, robustify: Command) -> None:
@@ -112,6 +120,9 @@ def test_plugins_lists_sources_and_what_they_offer(tmp_path: Path, robustify: Co
         "zoo:ddpm",
     ]
     assert "timm:resnet50.a1_in1k" in robustify("plugins", "timm", "--pattern", "resnet50.*").stdout
+    nothing = robustify("plugins", "zoo", "--pattern", "z*")
+    assert (nothing.status, nothing.stdout) == (0, "")
+    assert "zoo lists no name that fits 'z*'" in nothing.stderr
 
 
 def test_the_demo_leaves_a_report(tmp_path: Path, robustify: Command) -> None:
@@ -130,12 +141,27 @@ def test_the_demo_leaves_a_report(tmp_path: Path, robustify: Command) -> None:
         assert part in html
 
 
-def test_the_installed_command_has_the_same_answers() -> None:
-    command = [sys.executable, "-m", "robustify.cli", "plugins", "nothing"]
+@pytest.mark.parametrize("module", ["robustify", "robustify.cli"])
+def test_modules_run_the_same_command(module: str) -> None:
+    command = [sys.executable, "-m", module, "certify"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "Usage: robustify certify [OPTIONS]" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_an_error_is_one_message() -> None:
+    command = [sys.executable, "-m", "robustify", "plugins", "nothing"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 2
     assert found.stderr.startswith("error: no classifier source named 'nothing'")
     assert "Traceback" not in found.stderr
+
+
+def test_a_warning_is_one_line(robustify: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    robustify("status", "nowhere")
+    assert warnings.formatwarning("tuned elsewhere", UserWarning, "options.py", 73) == "warning: tuned elsewhere\n"
 
 
 def test_decisions_from_the_command_line(photos: Path, tmp_path: Path, robustify: Command) -> None:

@@ -46,9 +46,12 @@ def test_a_run_is_verified_and_repeated(certified: Path, photos: Path, robustify
     other = robustify("verify", certified, "--model", "zoo:transformers", "--data", photos)
     assert other.status == 2
     assert "not the model of the run" in other.stderr
-    half = robustify("verify", certified, "--model", "zoo:timm")
-    assert half.status == 2
-    assert "both --model and --data" in half.stderr
+    for half in (("--model", "zoo:timm"), ("--data", photos), ("--denoiser", "zoo:ddpm")):
+        refused = robustify("verify", certified, *half)
+        assert refused.status == 2
+        assert "both --model and --data" in refused.stderr
+    nowhere = robustify("verify", certified, "--model", "zoo:timm", "--data", "nowhere")
+    assert (nowhere.status, nowhere.stderr) == (2, "error: there is no file or folder 'nowhere'\n")
 
 
 def test_a_changed_row_is_named(certified: Path, photos: Path, robustify: Command) -> None:
@@ -85,7 +88,7 @@ def test_status_during_and_after_a_run(certified: Path, robustify: Command) -> N
     table = pq.read_table(certified / "rows.parquet")
     (certified / "rows.parquet").unlink()
     nothing = robustify("status", certified)
-    assert nothing.stdout.startswith("0 of 6 images, 0 draws; 0 s spent\n")
+    assert nothing.stdout == "0 of 6 images, 0 draws; 0 s spent\nabstained: 0\ncertificates: none yet\n"
     (certified / "rows").mkdir(exist_ok=True)
     for i in range(2):
         pq.write_table(table.slice(i, 1), certified / "rows" / f"{i}.parquet")
@@ -111,14 +114,17 @@ def test_a_run_of_known_labels_shares_alpha_and_is_charged(photos: Path, tmp_pat
     for part in (
         "certified accuracy at radius 0.05: ",
         "Only the true label was tested",
-        "That any of the 6 certificates is false has a chance of at most 0.06.",
+        "That any certificate of the 6 images is false has a chance of at most 0.06.",
         "Attempt 2: ",
     ):
         assert part in told
         assert part in (tmp_path / "run2" / "report.html").read_text() or part.startswith("certified")
     assert robustify("verify", "run2", "--model", "zoo:timm", "--data", photos, "--sample", 2).status == 0
-    priced = robustify("estimate", "zoo:timm", photos, *options)
-    assert "images: 6\nforwards: at most 1,800" in priced.stdout
+    charged = {file: file.read_bytes() for file in (tmp_path / "ledger").iterdir()}
+    for ledger, alpha in (((), "0.01 an image"), (("--ledger", "ledger"), "0.000675475 an image, as attempt 3")):
+        priced = robustify("estimate", "zoo:timm", photos, *options, *ledger)
+        assert f"images: 6\nalpha: {alpha}\ndraws: at most 1,800" in priced.stdout
+    assert {file: file.read_bytes() for file in (tmp_path / "ledger").iterdir()} == charged
     leader = robustify("certify", "zoo:timm", photos, "--n0", 0, "--out", "run3")
     assert leader.status == 2
     assert "n0 to be a whole number of at least 1; got 0" in leader.stderr
@@ -135,10 +141,10 @@ def test_estimate_tells_the_cost_and_writes_nothing(photos: Path, tmp_path: Path
     before = sorted(tmp_path.rglob("*"))
     exact = robustify("estimate", "zoo:timm", photos, "--n", 100, "--n0", 20, "--batch", 32)
     assert exact.status == 0, exact.stderr
-    assert "images: 6\nforwards: 720, in batches of 32\ntime: " in exact.stdout
+    assert "images: 6\nalpha: 0.001 an image\ndraws: 720, in batches of 32\ntime: " in exact.stdout
     assert "peak memory: " in exact.stdout
     most = robustify("estimate", "zoo:timm", photos, "--n-max", 1_000, "--every", 2)
-    assert "images: 3\nforwards: at most 3,300, in batches of 64\ntime: at most " in most.stdout
+    assert "images: 3\nalpha: 0.001 an image\ndraws: at most 3,300, in batches of 64\ntime: at most " in most.stdout
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "x.png").write_bytes(b"\x89PNG")

@@ -1,10 +1,13 @@
 """`robustify tune` as a user types it."""
 
+import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
@@ -26,7 +29,8 @@ def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: 
     short = ("--epochs", 1, "--batch", 8, "--cache", 4, "--out", "tuned")
     found = robustify("tune", "zoo:timm", data, *model, *short)
     assert found.status == 0, found.stderr
-    assert "objective            name=FTCADIS" in found.stdout
+    work = "steps: 2; noisy images: 16 × 1 epochs × 4 draws = 64; denoised first: 64\n"
+    assert found.stdout.index(work) < found.stdout.index("objective            name=FTCADIS")
     assert "LoRA of rank 4" in found.stdout
     assert "hallucinated, last epoch:" in found.stdout
     for name in ("adapter/adapter_model.safetensors", "history.parquet", "hits.parquet", "training.svg", "tune.json"):
@@ -46,12 +50,28 @@ def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: 
     assert robustify(*base).status == 2
 
 
+def test_soft_labels_come_from_a_run_over_the_same_images(data: Path, tmp_path: Path, robustify: Command) -> None:
+    found = robustify("certify", "zoo:timm", data, "--n", 30, "--n0", 10, "--out", "teacher")
+    assert found.status == 0, found.stderr
+    learn = ("tune", "zoo:timm", data, "--targets", "teacher", "--epochs", 1, "--batch", 8, "--adapt", "head")
+    found = robustify(*learn, "--objective", "cat-rs", "--out", "tuned")
+    assert found.status == 0, found.stderr
+    votes = {row["sample"]: row["votes"] for row in pq.read_table(tmp_path / "teacher" / "rows.parquet").to_pylist()}
+    shares = np.array([votes[str(i)] for i in range(16)]) / 30.0
+    described = json.loads((tmp_path / "tuned" / "tune.json").read_text())["objective"]["targets"]
+    assert described == {"shape": [16, 10], "sha256": sha256(shares.data).hexdigest()}
+    found = robustify(*learn, "--out", "other")
+    assert found.status == 2
+    assert "no setting named 'targets'" in found.stderr
+
+
 def test_what_cannot_be_tuned_is_said_at_once(data: Path, tmp_path: Path, robustify: Command) -> None:
     for arguments, said in [
         (("zoo:timm", "nowhere"), "there is no file or folder 'nowhere'"),
         (("zoo:timm", data, "--objective", "ft-cadi"), "Did you mean 'ft-cadis'"),
         (("zoo:timm", data, "--adapt", "some"), "expected adapt 'lora', 'full', 'head' or a Lora"),
         (("zoo:timm", data, "--epochs", 0), "expected epochs and batch of at least 1"),
+        (("zoo:timm", data, "--workers", -1), "Invalid value for '--workers'"),
     ]:
         found = robustify("tune", *arguments, "--out", "tuned")
         assert found.status == 2

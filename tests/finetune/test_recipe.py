@@ -3,8 +3,10 @@
 import json
 import math
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,7 +81,7 @@ def test_a_recipe_prints_and_survives_json() -> None:
         "weight": 0.5,
         "epsilon": 1.0,
         "steps": 4,
-        "targets": [5, 2],
+        "targets": {"shape": [5, 2], "sha256": sha256(np.full((5, 2), 0.5, np.float32).data).hexdigest()},
     }
     assert described["adapt"]["rank"] == 2
     assert "learning_rate        1.0" in str(recipe)

@@ -52,6 +52,12 @@ def test_accepts_true_noise(shape: tuple[int, int, int], grid: bool) -> None:
         assert check.sampled >= 7_500
 
 
+def test_noise_below_the_grid_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match=r"expected sigma >= 0.001 for 8-bit images: .* got 1e-09"):
+        NoiseCheck(1e-9, grid=True)
+    NoiseCheck(1e-9, grid=False)
+
+
 @pytest.mark.parametrize("grid", [False, True])
 @pytest.mark.parametrize("sigma", [1e-3, 0.01, 0.12, 1.0, 20.0])
 def test_accepts_much_true_noise(grid: bool, sigma: float) -> None:

@@ -47,8 +47,9 @@ class CATRS(Objective):
         epsilon: How far the attack may move a copy, in l2, in [0, 1] pixels.
         steps: Of the attack.
         targets: Smoothed predictions of shape (images, classes), found by `Batch.rows`; shares of hard votes, with
-            zeros, are fine. The published ones are from 10,000 draws of a model trained with noise of 0.25. Where
-            None, the mean prediction of the copies, without gradient.
+            zeros, are fine: `robustify.evaluate.soft_labels` reads them from a certification run over the images. The
+            published ones are from 10,000 draws of a model trained with noise of 0.25. Where None, the mean prediction
+            of the copies, without gradient.
 
     Raises:
         InputError: If a setting is out of range, or the targets are no probabilities.
