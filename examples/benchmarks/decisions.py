@@ -43,7 +43,8 @@ def compare(rows: list[Row], sigma: float, radius: float) -> dict[str, float]:
     plans = DecisionPlan(sigma, 0.001, 100, N, radii=(radius,)), FixedPlan(sigma, 0.001, 100, N)
     draws, adaptive, classical = [], [], []
     for row in rows:
-        votes = np.array([*row.votes, row.drawn - sum(row.votes)])
+        drawn = np.add(row.votes, row.selection)
+        votes = np.array([*drawn, row.drawn + row.n0 - drawn.sum()])
         label, right = int(np.argmax(row.selection)), int(np.argmax(row.selection)) == row.truth
         runs = [replay(plans[0], votes / votes.sum(), label, rng) for _ in range(REPLAYS)]
         draws += [n + plans[0].n0 for n, _ in runs]
@@ -63,7 +64,7 @@ def compare(rows: list[Row], sigma: float, radius: float) -> dict[str, float]:
 
 def main(
     every: Annotated[int, typer.Option(help="Take every k-th of the 500 held-out images.")] = 1,
-    votes: Annotated[int, typer.Option(help="Real draws for each image and sigma.")] = 400,
+    votes: Annotated[int, typer.Option(help="Real draws for each image and sigma.")] = 200,
     out: Annotated[Path, typer.Option(help="Folder of the runs; continues.")] = Path("run-decisions"),
 ) -> None:
     """Draws the votes, replays both methods, prints and writes the table."""
