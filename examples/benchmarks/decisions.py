@@ -1,9 +1,9 @@
 """How many draws does "certified at r?" take, against the classical 100,000? `python examples/benchmarks/decisions.py`
 
 Votes of the zoo's timm classifier behind the zoo's denoiser, in bfloat16, are drawn for real (`--votes` for each of the
-500 held-out images and sigma; the run folder keeps them). Drawing 100,000 each would take days on two cores, so both
-methods are then replayed from each image's observed vote shares: 20 times per image for decisions, once for the
-classical certificate.
+500 held-out images and sigma, and 100 that choose the label; the run folder keeps them). Drawing 100,000 each would
+take days on two cores, so both methods are then replayed from each image's observed vote shares: 20 times per image
+for decisions, once for the classical certificate.
 Writes `decisions.json` beside this file.
 """
 
