@@ -51,7 +51,7 @@ class DiffusionDenoiser(Denoiser):
         super().__init__()
         config = _config(network)
         _check_network(network, config)
-        self.network = network
+        self.network = network.to(memory_format=torch.channels_last)  # a U-Net is a tenth faster so
         self.prediction = _prediction(scheduler)
         self.log_snr = _log_snr(scheduler)
         self.name = name
@@ -81,7 +81,8 @@ class DiffusionDenoiser(Denoiser):
         t = torch.full((len(noisy),), self.timestep(sigma), dtype=torch.float32, device=noisy.device)
         dtype = next(self.network.parameters()).dtype
         predicted = self.network(y_t.to(dtype), t).sample.float()[:, : noisy.shape[1]]
-        return ((self._clean(y_t, predicted, signal, noise) + 1) / 2).clamp(0, 1)
+        clean = (self._clean(y_t, predicted, signal, noise) + 1) / 2
+        return clean.clamp(0, 1).contiguous()  # classifiers may view pixels in rows
 
     def _clean(self, y_t: Tensor, predicted: Tensor, signal: float, noise: float) -> Tensor:
         """The clean image in [-1, 1] that the prediction implies."""

@@ -186,6 +186,14 @@ class TestNetworkCall:
         torch.testing.assert_close(denoised, ((y + 1) / 2).clamp(0, 1), rtol=1e-6, atol=1e-6)
         assert "bfloat16" in denoiser.describe(sigma)
 
+    def test_works_in_channels_last_and_returns_rows(self, network: nn.Module, noisy: Tensor) -> None:
+        """Faster inside; a classifier may still view what comes out as (B, pixels)."""
+        denoiser = DiffusionDenoiser(network, DDPMScheduler())
+        kernels = [p for p in denoiser.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+        assert kernels
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+        assert denoiser(noisy, 0.25).is_contiguous()
+
     def test_drops_learned_variance(self, awaken: Callable[[nn.Module], nn.Module], noisy: Tensor) -> None:
         both = unet(awaken, out_channels=6)
         mean = unet(awaken)
