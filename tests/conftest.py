@@ -43,6 +43,12 @@ CLIP_PREPROCESSING = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """In every test, whatever ran before it."""
+    torch.manual_seed(0)
+
+
 def _picture(width: int = 97, height: int = 61, mode: str = "RGB", seed: int = 0) -> PILImage.Image:
     bands = len(PILImage.new(mode, (1, 1)).getbands())
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, bands), dtype=np.uint8)

@@ -12,6 +12,7 @@ from robustify.denoisers import Denoiser
 from robustify.types import Pixels
 
 MakeModel: TypeAlias = Callable[..., SmoothedClassifier]
+Stripes: TypeAlias = tuple[Tensor, Tensor]
 
 
 @final
@@ -48,7 +49,7 @@ def make_model() -> MakeModel:
 
 
 @pytest.fixture(scope="session")
-def stripes() -> tuple[Tensor, Tensor]:
+def stripes() -> Stripes:
     """44 images of bytes, bright in the third of their class."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(44) % 3

@@ -14,9 +14,7 @@ from robustify.data import training_examples
 from robustify.errors import InputError
 from robustify.finetune import Examples
 from robustify.finetune.augment import augment
-from tests.finetune.conftest import MakeModel
-
-Stripes = tuple[Tensor, Tensor]
+from tests.finetune.conftest import MakeModel, Stripes
 
 
 class Pairs(Dataset[Any]):

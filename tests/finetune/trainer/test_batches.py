@@ -1,0 +1,77 @@
+"""Batches: every image once an epoch, noise of its own, copies denoised once."""
+
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from robustify.errors import InputError
+from robustify.finetune import Examples, Recipe, tune
+from robustify.finetune.batches import Batches
+from tests.finetune.conftest import MakeModel, Stripes
+from tests.finetune.trainer.conftest import RECIPE, weights
+
+
+def test_noise_is_gaussian_fresh_in_every_epoch_and_owned_by_its_row(make_model: MakeModel) -> None:
+    model = make_model()
+    examples = Examples(model, np.zeros((400, 1, 6, 6), np.uint8), np.zeros(400, np.int64))
+    recipe = replace(RECIPE, batch=100)
+
+    def noise(recipe: Recipe) -> dict[tuple[int, int], Tensor]:
+        batches = Batches(examples, recipe, model.sigma)
+        found = {}
+        for step, picked in enumerate(batches.load(0)):
+            for batch in batches.parts(picked, step, torch.device("cpu")):
+                found |= {
+                    (step // batches.per_epoch, row): batch.noise[:, i] for i, row in enumerate(batch.rows.tolist())
+                }
+        return found
+
+    first = noise(recipe)
+    every = torch.stack(list(first.values()))
+    assert abs(float(every.std()) / 0.25 - 1) < 0.01
+    assert abs(float(every.mean())) < 0.002
+    assert len({tuple(t.flatten().tolist()) for n in first.values() for t in n}) == 2 * 400 * 2
+    other = noise(replace(recipe, batch=64, micro_batch=7))
+    assert all(torch.equal(first[key], other[key]) for key in first)
+    assert not torch.equal(first[0, 0], noise(replace(recipe, seed=1))[0, 0])
+
+
+def test_batches_visit_every_image_once_an_epoch_in_new_orders(make_model: MakeModel, stripes: Stripes) -> None:
+    model = make_model()
+    batches = Batches(Examples(model, *stripes), RECIPE, model.sigma)
+    rows = [picked.rows for picked in batches.load(0)]
+    assert [len(r) for r in rows] == [8, 8, 8, 8, 8, 4] * 2
+    assert sorted(chain(*rows[:6])) == sorted(chain(*rows[6:])) == list(range(44))
+    assert rows[:6] != rows[6:]
+    assert [picked.rows for picked in batches.load(4)] == rows[4:]
+    halves = [Batches(Examples(model, *stripes), RECIPE, model.sigma, None, i, 2) for i in (0, 1)]
+    shared = [[p.rows for p in half.load(0)] for half in halves]
+    assert all(sorted(a + b) == sorted(whole) for a, b, whole in zip(*shared, rows, strict=True))
+    with pytest.raises(InputError, match=r"last batch of an epoch has 4 of 44 images: too few for 5 processes"):
+        Batches(Examples(model, *stripes), RECIPE, model.sigma, None, 0, 5)
+
+
+def test_cached_copies_are_the_denoised_ones_and_save_the_denoiser(
+    make_model: MakeModel, stripes: Stripes, tmp_path: Path
+) -> None:
+    model = make_model()
+    examples = Examples(model, *stripes)
+    cached, fresh = replace(RECIPE, cache=4), RECIPE
+    tune(model, examples, cached, tmp_path / "run", quiet=True)
+    copies = np.load(tmp_path / "run" / "denoised.npy")
+    assert copies.shape == (44, 4, 1, 6, 6)
+    batches = Batches(examples, fresh, model.sigma)
+    for step, picked in enumerate(batches.load(0)):
+        for batch in batches.parts(picked, step, torch.device("cpu")):
+            first = 2 * (step // batches.per_epoch)
+            expected = torch.from_numpy(copies[picked.rows][:, first : first + 2]).float().transpose(0, 1)
+            torch.testing.assert_close(batch.copies(model), expected, atol=2e-3, rtol=0)
+    a = tune(model, examples, cached, tmp_path / "again", quiet=True).model
+    b = tune(model, examples, fresh, tmp_path / "fresh", quiet=True).model
+    for x, y in zip(weights(a).values(), weights(b).values(), strict=True):
+        torch.testing.assert_close(x, y, atol=3e-3, rtol=1e-2)

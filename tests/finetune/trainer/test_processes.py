@@ -1,0 +1,54 @@
+"""Several processes, by a real launch."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from robustify.finetune import Examples, load_tuned, tune
+from tests.finetune.conftest import MakeModel, Stripes
+from tests.finetune.trainer.conftest import RECIPE, weights
+
+
+def test_two_processes_do_what_one_does(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
+    """A real `accelerate launch`; without batch statistics and dropout only the order of summation differs."""
+    torch.save({"images": stripes[0], "labels": stripes[1]}, tmp_path / "data.pt")
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from dataclasses import replace\n"
+        "from pathlib import Path\n"
+        "from robustify.finetune import Examples, tune\n"
+        "from tests.finetune.conftest import _model\n"
+        "from tests.finetune.trainer.conftest import RECIPE\n"
+        "torch.set_num_threads(1)\n"
+        "data = torch.load(sys.argv[1] + '/data.pt')\n"
+        "model = _model()\n"
+        "out = Path(sys.argv[1]) / 'two'\n"
+        "tune(model, Examples(model, data['images'], data['labels']), replace(RECIPE, cache=4), out, quiet=True)\n"
+    )
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"]
+    root = Path(__file__).parents[3]
+    subprocess.run(
+        [sys.executable, *launch, "--mixed_precision", "no", str(script), str(tmp_path)],
+        check=True,
+        capture_output=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        timeout=120,
+    )
+    model = make_model()
+    one = tune(model, Examples(model, *stripes), replace(RECIPE, cache=4), tmp_path / "one", quiet=True)
+    two = load_tuned(tmp_path / "two", model.classifier)
+    for a, b in zip(weights(one.model).values(), two.network.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    rows = pq.read_table(tmp_path / "two" / "history.parquet").to_pylist()
+    assert [row["images"] for row in rows] == [row["images"] for row in one.history]
+    assert [row["hit"] for row in rows] == pytest.approx([row["hit"] for row in one.history])
+    assert json.loads((tmp_path / "two" / "tune.json").read_text())["images"] == 44
