@@ -9,7 +9,7 @@ scratch, with the published recipes: `lenet-gaussian`, `lenet-cat-rs`. CAT-RS le
 at 0.25, from 64 draws (published: 10,000); `cat-rs-self` from the mean of an image's own copies instead.
 
 `BUDGETS` is what two CPU cores can do in minutes. `--decide` asks for accuracy certified up to 2 sigma only, which on
-the same images takes a tenth of the draws; `--epochs`, `--images`, `--every` and `--n-max` go further. Needs
+the same images takes about a fifth of the draws; `--epochs`, `--images`, `--every` and `--n-max` go further. Needs
 Debian's package `dataset-fashion-mnist`.
 """
 
