@@ -32,7 +32,8 @@ class UnknownPluginError(PluginError, LookupError):
         if close := get_close_matches(name, [*installed, *known], n=1):
             lines.append(f"Did you mean {close[0]!r}?")
         lines.append(f"Installed: {', '.join(sorted(installed)) or 'none'}.")
-        lines.append(f"A {kind} is an entry point in the group {group!r}; see plugins/README.md.")
+        article = "An" if kind[0] in "aeiou" else "A"
+        lines.append(f"{article} {kind} is an entry point in the group {group!r}; see plugins/README.md.")
         super().__init__("\n  ".join(lines))
 
 

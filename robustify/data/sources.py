@@ -85,7 +85,8 @@ def class_indices(names: Sequence[str], labels: Sequence[str]) -> dict[str, int]
     if all(name.isdecimal() for name in names):
         unknown = next(name for name in names if int(name) >= len(labels))
     else:
-        unknown = next(name for name in names if _plain(name) not in plain)
+        strange = [name for name in names if _plain(name) not in plain]
+        unknown = next((name for name in strange if not name.isdecimal()), strange[0])
     raise InputError(
         f"the folder {unknown!r} is not a class of the model, such as {', '.join(map(repr, labels[:3]))}.\n"
         f"  Name class folders after the model's {len(labels)} classes, or by class index from 0."

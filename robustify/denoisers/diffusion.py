@@ -51,7 +51,7 @@ class DiffusionDenoiser(Denoiser):
         super().__init__()
         config = _config(network)
         _check_network(network, config)
-        self.network = network.to(memory_format=torch.channels_last)  # a U-Net is a tenth faster so
+        self.network = network.to(memory_format=torch.channels_last)  # U-Nets are faster so, if little
         self.prediction = _prediction(scheduler)
         self.log_snr = _log_snr(scheduler)
         self.name = name

@@ -45,6 +45,7 @@ def write_report(file: Path, chapters: Sequence[Chapter], *, title: str) -> None
     labelled = [c for c in chapters if any(row.truth is not None for row in c.run.rows)]
     curves = {c.name: c.run.rows for c in labelled}
     baselines = {c.name: c.baseline.rows for c in labelled if c.baseline}
+    columns = tuple(chapters[0].run.config.get("radii", ())) or COLUMNS  # those asked, where radii were decided
     environment = Environment(loader=PackageLoader("robustify.evaluate"), autoescape=True)
     environment.filters["png"] = _png
     environment.filters["down"] = lambda value, digits=3: f"{floor(value, digits):.{digits}f}"
@@ -52,9 +53,10 @@ def write_report(file: Path, chapters: Sequence[Chapter], *, title: str) -> None
         title=title,
         chapters=chapters,
         curve=curve_svg(curves, baselines) if curves else None,
-        table=[_line(name, run.rows) for chapter in chapters for name, run in _runs(chapter) if run.rows],
+        dashed=bool(baselines),
+        table=[_line(name, run.rows, columns) for chapter in chapters for name, run in _runs(chapter) if run.rows],
         runs=[named for chapter in chapters for named in _runs(chapter)],
-        columns=COLUMNS,
+        columns=columns,
         meaning=meaning(chapters[0].run.config, labelled=bool(curves)),
     )
     file.write_text(html, encoding="utf-8")
@@ -83,12 +85,12 @@ def _runs(chapter: Chapter) -> list[tuple[str, CertificationRun]]:
     return runs
 
 
-def _line(name: str, rows: list[Row]) -> dict[str, Any]:
+def _line(name: str, rows: list[Row], columns: Sequence[float]) -> dict[str, Any]:
     labelled = [row for row in rows if row.truth is not None]
     return {
         "name": name,
         "images": len(rows),
-        "accuracy": [floor(100 * certified_accuracy(labelled, r), 1) if labelled else None for r in COLUMNS],
+        "accuracy": [floor(100 * certified_accuracy(labelled, r), 1) if labelled else None for r in columns],
         "acr": average_certified_radius(labelled) if labelled else None,
         "abstains": 100 * abstention_rate(rows),
         "seconds": sum(row.seconds for row in rows) / len(rows),

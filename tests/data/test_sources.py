@@ -94,3 +94,8 @@ def test_broken_missing_and_empty_places_are_refused(tmp_path: Path) -> None:
         open_samples(tmp_path / "empty", LABELS)
     with pytest.raises(InputError, match="expected a folder of images or a"):
         open_samples(tmp_path / "missing", LABELS)
+
+
+def test_the_folder_that_does_not_fit_is_named_not_its_neighbour() -> None:
+    with pytest.raises(InputError, match="the folder 'cats' is not a class"):
+        class_indices(["7", "cats"], [str(name) for name in ("shirt", "bag", *range(100, 108))])

@@ -32,6 +32,17 @@ def test_the_report_is_one_file_that_needs_nothing_else(chapter: Chapter, tmp_pa
     assert html.count("<svg") == 1
     assert not re.search(r"""(src|href)=["']https?:""", html.replace("xmlns", ""))
     assert "false with chance at most 0.001" in html
+    assert "Dashed: without a denoiser" in html
+
+
+def test_the_table_shows_the_radii_that_were_decided(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, tmp_path: Path
+) -> None:
+    run = certify_dataset(model, samples, out, Settings(radius=[0.1, 0.3]))
+    write_report(tmp_path / "report.html", [Chapter("m", run)], title="t")
+    html = (tmp_path / "report.html").read_text()
+    assert re.findall(r"<th>r = ([\d.]+)</th>", html) == ["0.1", "0.3"]
+    assert "Dashed" not in html
 
 
 def test_unlabelled_images_give_a_report_without_a_curve(
