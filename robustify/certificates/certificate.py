@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from typing import final
 
-from robustify.certificates.decisions import KnownLabelPlan
+from robustify.certificates.decisions import KnownLabelPlan, RadiusPlan
 from robustify.certificates.plans import Look, Plan
 from robustify.certificates.transcript import Transcript
 from robustify.errors import InputError
@@ -111,7 +111,8 @@ class Certificate:
         if isinstance(e.plan, KnownLabelPlan):
             remarks.insert(0, "tested the true label")
         if self.label is None:
-            return f"abstains: no label is certain enough ({', '.join(remarks)})"
+            asked = f" within {min(e.plan.radii):g}" if isinstance(e.plan, RadiusPlan) else ""
+            return f"abstains: no label is certain enough{asked} ({', '.join(remarks)})"
         return (
             f"{self.name}: no ℓ2 change below {floor(self.radius):.3f} (pixels in [0, 1]) "
             f"changes the smoothed prediction ({', '.join(remarks)})"

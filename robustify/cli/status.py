@@ -1,6 +1,6 @@
 """`robustify status RUN`: how far a run of `certify` or `tune` is, and what it says so far."""
 
-from robustify.cli.options import Run
+from robustify.cli.options import Run, check_exists
 
 
 def status(run: Run) -> None:
@@ -10,6 +10,7 @@ def status(run: Run) -> None:
 
     Example: robustify status run
     """
+    check_exists(run)
     from robustify.finetune.checkpoint import is_training_run
 
     if is_training_run(run):

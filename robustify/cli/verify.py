@@ -41,6 +41,7 @@ def verify(
 
     if (model is None or data is None) and any((model, data, denoiser, tuned, device, classes)):
         raise InputError("to repeat rows give both --model and --data")
+    check_exists(run)
     if data is not None:
         check_exists(data)
     stored = read_run(run)

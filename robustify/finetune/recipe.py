@@ -89,7 +89,8 @@ class Recipe:
         _expect(self.clip is None or self.clip > 0, "a positive clip", self.clip)
         _expect(self.precision in PRECISIONS, f"precision {', '.join(PRECISIONS)}", self.precision)
         _expect(self.augment in AUGMENTATIONS, f"augment {', '.join(AUGMENTATIONS)}", self.augment)
-        _expect(self.cache == 0 or self.cache >= self.objective.draws, "cache of 0 or at least draws", self.cache)
+        draws = self.objective.draws
+        _expect(self.cache == 0 or self.cache >= draws, f"cache of 0 or at least {draws}, the draws", self.cache)
         if self.cache and not self.objective.cacheable:
             raise InputError(
                 f"{type(self.objective).__name__} needs more than denoised copies, so none can be cached; use cache=0"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
 from robustify.certificates.certificate import Certificate, Evidence, conclude, floor
+from robustify.certificates.decisions import DecisionPlan
 from robustify.certificates.plans import FixedPlan
 from robustify.certificates.prediction import binomial_test, predict_votes
 from robustify.certificates.transcript import Transcript
@@ -57,7 +58,10 @@ def test_abstention_holds_nothing() -> None:
     certificate = certified((34, 33, 33), (340, 330, 330))
     assert certificate.abstained
     assert not any(certificate.holds(label, at=0.0) for label in range(3))
-    assert "abstains" in str(certificate)
+    assert "abstains: no label is certain enough (99.9 %" in str(certificate)
+    decision = DecisionPlan(0.5, 0.001, 100, 1_000, radii=(0.25, 0.5))
+    undecided = replace(certificate, evidence=replace(EVIDENCE, plan=decision))
+    assert "abstains: no label is certain enough within 0.25 (99.9 %" in str(undecided)
 
 
 def test_the_radius_is_exclusive() -> None:

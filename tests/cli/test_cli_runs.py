@@ -131,8 +131,11 @@ def test_a_run_of_known_labels_shares_alpha_and_is_charged(photos: Path, tmp_pat
 
 
 def test_no_run_is_one_clear_message(tmp_path: Path, robustify: Command) -> None:
+    (tmp_path / "empty").mkdir()
     for command in ("status", "verify"):
-        found = robustify(command, tmp_path / "nowhere")
+        found = robustify(command, "nowhere")
+        assert (found.status, found.stderr) == (2, "error: there is no file or folder 'nowhere'\n")
+        found = robustify(command, "empty")
         assert found.status == 2
         assert "holds no certification run" in found.stderr
 

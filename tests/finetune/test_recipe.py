@@ -62,7 +62,7 @@ def test_weight_decay_follows_a_cosine() -> None:
         ({"clip": 0.0}, "clip"),
         ({"precision": "int8"}, "precision float32"),
         ({"augment": "mixup"}, "augment none, mirror, crop"),
-        ({"objective": FTCADIS(draws=4), "cache": 3}, "cache of 0 or at least draws"),
+        ({"objective": FTCADIS(draws=4), "cache": 3}, "cache of 0 or at least 4, the draws; got 3"),
         ({"objective": SmoothMix(), "cache": 8}, "SmoothMix needs more than denoised copies"),
         ({"cache": 8, "augment": "crop"}, "needs cache=0"),
     ],
