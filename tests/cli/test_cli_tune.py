@@ -51,13 +51,14 @@ def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: 
 
 
 def test_soft_labels_come_from_a_run_over_the_same_images(data: Path, tmp_path: Path, robustify: Command) -> None:
-    found = robustify("certify", "zoo:timm", data, "--n", 30, "--n0", 10, "--out", "teacher")
+    found = robustify("certify", "zoo:timm", data, "--n", 30, "--n0", 10, "--seed", 1, "--out", "teacher")
     assert found.status == 0, found.stderr
     learn = ("tune", "zoo:timm", data, "--targets", "teacher", "--epochs", 1, "--batch", 8, "--adapt", "head")
     found = robustify(*learn, "--objective", "cat-rs", "--out", "tuned")
     assert found.status == 0, found.stderr
     votes = {row["sample"]: row["votes"] for row in pq.read_table(tmp_path / "teacher" / "rows.parquet").to_pylist()}
-    shares = np.array([votes[str(i)] for i in range(16)]) / 30.0
+    counts = np.array([votes[str(i)] for i in range(16)], dtype=np.float64)
+    shares = counts / counts.sum(axis=1, keepdims=True)  # a draw within rounding of a tie has no vote
     described = json.loads((tmp_path / "tuned" / "tune.json").read_text())["objective"]["targets"]
     assert described == {"shape": [16, 10], "sha256": sha256(shares.data).hexdigest()}
     found = robustify(*learn, "--out", "other")
