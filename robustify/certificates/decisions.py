@@ -50,13 +50,9 @@ class RadiusPlan(Plan):
                 f"alpha = {self.alpha:g}, even if all agree.\n  Use more draws, a larger sigma or a smaller radius."
             )
 
-    @cached_property
-    def _looks(self) -> tuple[int, ...]:
-        return geometric_looks(self.n)
-
     @property
     def schedule(self) -> tuple[int, ...]:
-        return self._looks
+        return geometric_looks(self.n)
 
     @cached_property
     def tests(self) -> tuple[GroupSequentialTest, ...]:

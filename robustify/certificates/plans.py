@@ -17,7 +17,6 @@ References:
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import ClassVar, NamedTuple, final
 
 from robustify.certificates.radius import check_budget, check_count, gaussian_radius, rival_bounds, strongest_rival
@@ -147,13 +146,9 @@ class AdaptivePlan(Plan):
 
     rule = "adaptive"
 
-    @cached_property
-    def _looks(self) -> tuple[int, ...]:
-        return geometric_looks(self.n)
-
     @property
     def schedule(self) -> tuple[int, ...]:
-        return self._looks
+        return geometric_looks(self.n)
 
     def after(self, selection: Sequence[int]) -> Plan:
         label = max(range(len(selection)), key=selection.__getitem__)

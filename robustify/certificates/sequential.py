@@ -144,6 +144,7 @@ def last_boundary(p0: float, *, alpha: float, looks: Sequence[int], boundaries: 
     return runs.least_boundary(spent, alpha)[0]
 
 
+@lru_cache(maxsize=256)
 def geometric_looks(n_max: int, *, first: int = 32, ratio: float = 1.1, multiple: int = 32) -> tuple[int, ...]:
     """Looks that grow by `ratio`, and by at least one `multiple`, up to `n_max`.
 
