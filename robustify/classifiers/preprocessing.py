@@ -138,7 +138,7 @@ class Preprocessing:
 
 
 def with_channels(picture: PILImage.Image, channels: int) -> PILImage.Image:
-    """The picture with 1 or 3 channels; gray becomes RGB, colour never silently becomes gray.
+    """The picture with 1 or 3 channels; gray becomes RGB, also back where it was saved so, colour never becomes gray.
 
     Raises:
         InputError: If a colour picture meets a gray contract, or a channel has more than 8 bits.
@@ -149,11 +149,19 @@ def with_channels(picture: PILImage.Image, channels: int) -> PILImage.Image:
             f"expected a picture with 8 bits per channel; got PIL mode {picture.mode!r}.\n"
             "  Scale its values to 0 to 255 and convert it to 'L' first."
         )
-    if mode == "L" and picture.mode not in ("L", "1", "LA"):
-        raise InputError(
-            f"expected a picture with 1 channel (gray); got PIL mode {picture.mode!r}.\n"
-            "  Convert it knowingly: picture.convert('L')"
-        )
     if picture.mode == "P":  # by way of RGBA: PIL warns of palettes with transparency
         picture = picture.convert("RGBA")
+    if mode == "L" and picture.mode not in ("L", "1", "LA"):
+        return _gray_of(picture)
     return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _gray_of(picture: PILImage.Image) -> PILImage.Image:
+    """One of three equal channels."""
+    red, green, blue = picture.convert("RGB").split()
+    if not red.tobytes() == green.tobytes() == blue.tobytes():
+        raise InputError(
+            f"expected a gray picture; got PIL mode {picture.mode!r} with colours in it.\n"
+            "  Convert it knowingly: picture.convert('L')"
+        )
+    return red

@@ -96,7 +96,7 @@ def tune(
     with resumable("steps up to the last checkpoint"):
         result = train(smoothed, examples, recipe, out, workers=workers)
     for name, share in sorted(result.hallucination.items(), key=lambda item: item[1], reverse=True)[:10]:
-        print(f"hallucinated, last epoch: {share:6.1%}  {name}")
+        print(f"not recognised, last epoch: {share:6.1%}  {name}")
     print(
         f"history: {out / 'history.parquet'}\npicture: {out / 'training.svg'}\nnext: robustify certify … --tuned {out}"
     )

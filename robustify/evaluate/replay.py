@@ -26,18 +26,22 @@ def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: StoredRun,
         count: Rows to repeat.
 
     Raises:
-        RunError: If the model is another one.
+        RunError: If the model is another one, or the data lacks an image of the run.
     """
     check_same_model(model, run)
     by_id = {sample.id: sample for sample in samples}
-    known = [row for row in run.rows if row.sample in by_id]
+    missing = [row.sample for row in run.rows if row.sample not in by_id]
+    if missing:
+        raise RunError(
+            f"the data lacks {len(missing)} of the run's {len(run.rows)} images, {missing[0]!r} being the first.\n"
+            "  Give the data that the run was made over, with the same names."
+        )
     problems = [
-        Problem(row.sample, "sample", row.sample, "an image of the data") for row in run.rows if row.sample not in by_id
+        Problem(row.sample, "truth", row.truth, by_id[row.sample].label)
+        for row in run.rows
+        if row.truth != by_id[row.sample].label
     ]
-    for row in known:
-        if row.truth != (truth := by_id[row.sample].label):
-            problems.append(Problem(row.sample, "truth", row.truth, truth))
-    chosen = spread(known, count)
+    chosen = spread(run.rows, count)
     for batch in sorted({row.batch for row in chosen}):
         problems += _replay(model, by_id, run, [row for row in chosen if row.batch == batch])
     return problems

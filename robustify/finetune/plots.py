@@ -41,5 +41,5 @@ def _bars(axes: Axes, hallucination: Mapping[str, float]) -> None:
     axes.barh(range(len(worst)), shares, color="#c2571a")
     axes.set_yticks(range(len(worst)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="hallucinated, last epoch", xlim=(0, 1))
+    axes.set(xlabel="copies not recognised, last epoch", xlim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)

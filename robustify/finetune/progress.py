@@ -9,7 +9,7 @@ from robustify.finetune.history import History
 
 
 def progress(folder: Path) -> str:
-    """Steps done, the last numbers, and the classes hallucinated most, from the files of a run.
+    """Steps done, the last numbers, and the classes recognised least, from the files of a run.
 
     Raises:
         RunError: If the checkpoint cannot be read.
@@ -32,5 +32,5 @@ def progress(folder: Path) -> str:
             if history.rows[-1:] and name in history.rows[-1]
         ]
         worst = sorted(history.hallucination().items(), key=lambda item: item[1], reverse=True)[:3]
-        lines += [f"hallucinated, last epoch: {share:.1%} {name}" for name, share in worst]
+        lines += [f"not recognised, last epoch: {share:.1%} {name}" for name, share in worst]
     return "\n".join(lines)

@@ -281,10 +281,19 @@ class TestChannels:
         picture = PILImage.new("RGB", (4, 3))
         assert with_channels(picture, 3) is picture
 
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+    def test_gray_saved_as_colour_is_gray_again(self, mode: str) -> None:
+        gray = PILImage.linear_gradient("L")
+        found = with_channels(gray.convert(mode), 1)
+        assert (found.mode, found.tobytes()) == ("L", gray.tobytes())
+
+    @pytest.mark.parametrize("color", [(9, 9, 8), (9, 8, 9), (8, 9, 9)], ids=str)
     @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK"])
-    def test_colour_never_becomes_gray(self, mode: str) -> None:
-        with pytest.raises(InputError, match=rf"1 channel \(gray\); got PIL mode '{mode}'.*\n.*convert\('L'\)"):
-            with_channels(PILImage.new(mode, (4, 3)), 1)
+    def test_colour_never_becomes_gray(self, mode: str, color: tuple[int, int, int]) -> None:
+        picture = PILImage.new("RGB", (4, 3))
+        picture.putpixel((3, 2), color)
+        with pytest.raises(InputError, match=r"a gray picture; got PIL mode '\w+' with colours.*\n.*convert\('L'\)"):
+            with_channels(picture.quantize() if mode == "P" else picture.convert(mode), 1)
 
     @pytest.mark.parametrize("channels", [1, 3])
     @pytest.mark.parametrize("mode", ["I;16", "I", "F"])

@@ -32,12 +32,12 @@ def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: 
     work = "steps: 2; noisy images: 16 × 1 epochs × 4 draws = 64; denoised first: 64\n"
     assert found.stdout.index(work) < found.stdout.index("objective            name=FTCADIS")
     assert "LoRA of rank 4" in found.stdout
-    assert "hallucinated, last epoch:" in found.stdout
+    assert "not recognised, last epoch:" in found.stdout
     for name in ("adapter/adapter_model.safetensors", "history.parquet", "hits.parquet", "training.svg", "tune.json"):
         assert (tmp_path / "tuned" / name).is_file()
     told = robustify("status", "tuned").stdout
     assert told.startswith("training of zoo:timm with FTCADIS at sigma = 0.5\n2 of 2 steps, done\nloss: ")
-    assert "hallucinated, last epoch: " in told
+    assert "not recognised, last epoch: " in told
     other = robustify("tune", "zoo:timm", data, *model, "--epochs", 2, "--batch", 8, "--cache", 4, "--out", "tuned")
     assert other.status == 2
     assert "epochs: there 1, now 2" in other.stderr
