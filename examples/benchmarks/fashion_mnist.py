@@ -34,7 +34,7 @@ from robustify.evaluate.curves import abstention_rate, average_certified_radius,
 from robustify.evaluate.store import Row
 from robustify.evaluate.stored import read_run
 from robustify.finetune import PRESETS, Examples, Lora, Recipe, find_recipe, tune
-from robustify.finetune.presets import changed, objective_at
+from robustify.finetune.presets import changed
 from robustify.zoo import fashion_mnist
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -52,8 +52,8 @@ DENOISED = {"learning_rate": 1e-3, "batch": 64, "warmup": 0.5, "clip": 1.0, "pre
 PLAIN = {"learning_rate": 1e-3, "batch": 128, "warmup": 0.2, "clip": 1.0, "precision": "bfloat16", "augment": "mirror"}
 BUDGETS: dict[str, dict[str, Any]] = {
     "untuned": {"images": 0},
-    "ft-cadis-lora": {**DENOISED, "images": 6000, "epochs": 4, "cache": 8, "adapt": Lora(rank=8, alpha=8.0)},
-    "ft-cadis-full": {**DENOISED, "images": 6000, "epochs": 4, "cache": 8, "adapt": "full", "learning_rate": 5e-4},
+    "ft-cadis-lora": {**DENOISED, "images": 20000, "epochs": 3, "cache": 4, "adapt": Lora(rank=8, alpha=8.0)},
+    "ft-cadis-full": {**DENOISED, "images": 20000, "epochs": 3, "cache": 4, "adapt": "full", "learning_rate": 5e-4},
     "gaussian": {**PLAIN, "images": 60000, "epochs": 8, "adapt": "full"},
     "consistency": {**PLAIN, "images": 60000, "epochs": 3, "adapt": "full", "learning_rate": 5e-4},
     "smoothmix": {**PLAIN, "images": 30000, "epochs": 2, "adapt": "full", "learning_rate": 5e-4, "warmup": 0.1},
@@ -117,7 +117,7 @@ def recipe_of(pipeline: str, model: SmoothedClassifier, budget: dict[str, Any], 
     if pipeline.startswith("lenet"):
         return changed(PRESETS[f"{pipeline.removeprefix('lenet-')}/mnist"].recipe(model.sigma), settings)
     name = pipeline.removesuffix("-lora").removesuffix("-full").removesuffix("-self")
-    recipe = find_recipe(objective_at(name, model.sigma), model, budget["images"])
+    recipe = find_recipe(name, model, budget["images"])
     return changed(recipe, {"warmup": 0.2, "cache": 0, **settings})
 
 

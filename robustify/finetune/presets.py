@@ -146,21 +146,21 @@ PRESETS: dict[str, Preset] = {
         "Zhai, Dan, He, Zhang, Gong, Ravikumar, Hsieh, Wang, 2020; ResNet-110",
         "macer",
         {"draws": 16, "beta": 16.0, "gamma": 8.0},
-        {0.25: {"weight": 12.0}, 0.5: {"weight": 4.0}, 1.0: {"weight": 12.0, "deferred": 200}},
+        {0.25: {"weight": 12.0}, 0.5: {"weight": 4.0}, 1.0: {"weight": 12.0, "deferred": 200.0}},
         _KAIST_CIFAR
         | {"epochs": 440, "batch": 64, "learning_rate": 0.01, "drop_every": 200, "weight_decay": (5e-4, 5e-4)},
     ),
     "macer/mnist": Preset(
         f"Zhai, Dan, He, Zhang, Gong, Ravikumar, Hsieh, Wang, 2020, {_LENET}",
         "macer",
-        {"draws": 16, "beta": 16.0, "gamma": 8.0, "deferred": 31},
+        {"draws": 16, "beta": 16.0, "gamma": 8.0, "deferred": 31.0},
         {0.25: {"weight": 16.0}, 0.5: {"weight": 16.0}, 1.0: {"weight": 6.0}},
         _KAIST_MNIST,
     ),
     "smoothadv/cifar10": Preset(
         f"Salman, Yang, Li, Zhang, Zhang, Razenshteyn, Bubeck, 2019, {_KAIST}",
         "smoothadv",
-        {"steps": 10, "warmup": 10},
+        {"steps": 10, "ramp": 10.0},
         {
             0.25: {"draws": 4, "epsilon": 1.0},
             0.5: {"draws": 8, "epsilon": 1.0},
@@ -171,13 +171,13 @@ PRESETS: dict[str, Preset] = {
     "smoothadv/mnist": Preset(
         f"Salman, Yang, Li, Zhang, Zhang, Razenshteyn, Bubeck, 2019, {_LENET}",
         "smoothadv",
-        {"steps": 10, "warmup": 10, "draws": 4, "epsilon": 255 / 256},
+        {"steps": 10, "ramp": 10.0, "draws": 4, "epsilon": 255 / 256},
         training=_KAIST_MNIST,
     ),
     "smoothadv+consistency/cifar10": Preset(
         f"Jeong, Shin, 2020, {_KAIST}",
         "smoothadv",
-        {"steps": 10, "warmup": 10, "entropy": 0.5},
+        {"steps": 10, "ramp": 10.0, "entropy": 0.5},
         {
             0.25: {"draws": 4, "epsilon": 255 / 256, "weight": 2.0},
             0.5: {"draws": 2, "epsilon": 2.0, "weight": 1.0},
@@ -188,7 +188,7 @@ PRESETS: dict[str, Preset] = {
     "smoothmix/cifar10": Preset(
         f"Jeong, Park, Kim, Lee, Kim, Shin, 2021, {_KAIST}",
         "smoothmix",
-        {"draws": 2, "steps": 4, "weight": 5.0, "warmup": 10},
+        {"draws": 2, "steps": 4, "weight": 5.0, "ramp": 10.0},
         {
             0.25: {"step_size": 0.5, "mix_steps": 0},
             0.5: {"step_size": 1.0, "mix_steps": 1},
@@ -199,7 +199,7 @@ PRESETS: dict[str, Preset] = {
     "smoothmix/mnist": Preset(
         f"Jeong, Park, Kim, Lee, Kim, Shin, 2021, {_LENET}",
         "smoothmix",
-        {"draws": 4, "step_size": 1.0, "weight": 5.0, "warmup": 10},
+        {"draws": 4, "step_size": 1.0, "weight": 5.0, "ramp": 10.0},
         {0.25: {"steps": 2}, 0.5: {"steps": 4}, 1.0: {"steps": 8}},
         _KAIST_MNIST,
     ),
@@ -229,7 +229,9 @@ def find_recipe(what: str | Objective, model: SmoothedClassifier, images: int) -
         return PRESETS[what].recipe(model.sigma)
     if "/" in what:
         raise InputError(f"no recipe named {what!r}; there are {', '.join(PRESETS)}")
-    return default_recipe(objective_at(what, model.sigma), model, images)
+    own = default_recipe(objective_at(what, model.sigma), model, images)
+    preset = PRESETS.get(f"{what}/cifar10")
+    return own if preset is None else _lasting(own, own.epochs / preset.training["epochs"])
 
 
 _GENTLE = {"ft-cadis": {"weight": 0.5}}
@@ -245,6 +247,13 @@ def objective_at(name: str, sigma: float) -> Objective:
     """
     preset = PRESETS.get(f"{name}/cifar10")
     return preset.recipe(sigma).objective if preset is not None else OBJECTIVES.find(name)(**_GENTLE.get(name, {}))
+
+
+def _lasting(recipe: Recipe, factor: float, *fixed: str) -> Recipe:
+    """The recipe with its objective's durations, but for the `fixed` ones, so many times as long."""
+    objective = recipe.objective
+    longer = {name: getattr(objective, name) * factor for name in objective.in_epochs if name not in fixed}
+    return replace(recipe, objective=replace(objective, **longer)) if longer else recipe  # type: ignore[type-var]
 
 
 def default_recipe(objective: Objective, model: SmoothedClassifier, images: int) -> Recipe:
@@ -286,11 +295,14 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         raise InputError(f"no setting named {unknown[0]!r}; there are {', '.join(sorted(own | known))}")
     objective = replace(recipe.objective, **inner) if inner else recipe.objective  # type: ignore[type-var]
     outer = {key: value for key, value in settings.items() if key in own}
+    recipe = replace(recipe, objective=objective)
     if "epochs" in outer:  # what depends on it follows, unless it is given too
         epochs = max(1, outer["epochs"])
+        recipe = _lasting(recipe, epochs / recipe.epochs, *inner)
         outer = {
             "warmup": recipe.warmup * epochs / recipe.epochs,
+            "drop_every": recipe.drop_every and max(1, round(recipe.drop_every * epochs / recipe.epochs)),
             "cache": min(recipe.cache, epochs * objective.draws),
             **outer,
         }
-    return replace(recipe, objective=objective, **outer)
+    return replace(recipe, **outer)

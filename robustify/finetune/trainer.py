@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, final
@@ -41,7 +41,7 @@ class Tuned:
     model: SmoothedClassifier
     folder: Path
     hallucination: dict[str, float]
-    history: list[dict[str, float | int]]
+    history: list[dict[str, float | int]] = field(repr=False)
     warnings: list[str]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustify import robustify
+from robustify import SmoothedClassifier, robustify
 from robustify.errors import InputError, UnknownPluginError
 from robustify.finetune import PRESETS, Lora, Recipe, find_recipe
 from robustify.finetune.objectives import CATRS, FTCADIS, MACER, Gaussian, SmoothAdv, SmoothMix
@@ -127,6 +127,21 @@ def test_defaults_fit_model_and_data(make_model: MakeModel) -> None:
     recipe = find_recipe("ft-cadis", zoo, 2000)
     assert isinstance(recipe.adapt, Lora)
     assert recipe.precision == "bfloat16"
+
+
+def test_what_objectives_count_in_epochs_keeps_its_share_of_the_run(make_model: MakeModel) -> None:
+    """Published: 200 of 440 epochs, or 10 of 150. As they are, they would outlast short runs."""
+    plain = make_model()
+    noisy = SmoothedClassifier(plain.classifier, plain.denoiser, sigma=1.0)
+    macer = changed(find_recipe("macer", noisy, 2000), {"epochs": 11})
+    assert macer.objective.deferred == pytest.approx(5.0)  # type: ignore[attr-defined]
+    assert find_recipe("smoothadv", plain, 2000).objective.ramp == pytest.approx(2.0)  # type: ignore[attr-defined]
+    own = Recipe(SmoothMix(ramp=4.0), epochs=8, warmup=0.0)
+    assert changed(own, {"epochs": 2}).objective == SmoothMix(ramp=1.0)
+    assert changed(own, {"epochs": 2, "ramp": 4.0}).objective == SmoothMix(ramp=4.0)
+    assert changed(own, {"learning_rate": 1e-3}).objective == SmoothMix(ramp=4.0)
+    assert [changed(STEPS, {"epochs": n}).drop_every for n in (180, 30, 1)] == [60, 10, 1]
+    assert changed(STEPS, {"epochs": 30, "drop_every": 30}).drop_every == 30
 
 
 def test_unknown_names_are_refused(make_model: MakeModel) -> None:

@@ -72,6 +72,9 @@ class Objective(ABC):
     remembers: ClassVar[bool] = False
     """Whether it keeps a state for each image, which several processes could not share."""
 
+    in_epochs: ClassVar[tuple[str, ...]] = ()
+    """Fields that count epochs; where the epochs of a recipe change, they keep their share of the run."""
+
     draws: int
 
     def state_dict(self) -> Mapping[str, Tensor]:

@@ -37,12 +37,13 @@ class MACER(Objective):
     """
 
     cacheable: ClassVar[bool] = True
+    in_epochs: ClassVar[tuple[str, ...]] = ("deferred",)
 
     draws: int = 16
     weight: float = 12.0
     beta: float = 16.0
     gamma: float = 8.0
-    deferred: int = 0
+    deferred: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(draws=self.draws, beta=self.beta, gamma=self.gamma)

@@ -38,8 +38,8 @@ def uniforms(batch: Batch, what: str, count: int) -> Float64[Tensor, "{count} ba
     return torch.from_numpy(np.stack(numbers, axis=1)).to(batch.rows.device)
 
 
-def warm_up(epoch: float, epochs: int) -> float:
-    """Grows by whole epochs from 1 / epochs to 1; 1 where there is no warm-up."""
+def ramped(epoch: float, epochs: float) -> float:
+    """Grows by whole epochs from 1 / epochs to 1; 1 where there is no ramp."""
     return min(1.0, (int(epoch) + 1) / epochs) if epochs else 1.0
 
 

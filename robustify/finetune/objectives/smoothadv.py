@@ -13,12 +13,12 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from robustify.finetune.attacks import noisy_logits, smooth_pgd
 from robustify.finetune.losses import consistency, cross_entropies
 from robustify.finetune.objectives.base import Batch, Objective, Outcome
-from robustify.finetune.objectives.shared import check_positive, check_several, hit_rate, labels_of, warm_up
+from robustify.finetune.objectives.shared import check_positive, check_several, hit_rate, labels_of, ramped
 from robustify.smoothing import SmoothedClassifier
 
 
@@ -35,7 +35,7 @@ class SmoothAdv(Objective):
         draws: Noisy copies of each image, for the attack and for learning.
         epsilon: Radius of the attack in l2, in [0, 1] pixels.
         steps: Of the attack.
-        warmup: Epochs over which epsilon grows to its value.
+        ramp: Epochs over which epsilon grows to its value.
         weight: :math:`\lambda` of the consistency penalty.
         entropy: :math:`\eta` of the consistency penalty.
 
@@ -43,10 +43,12 @@ class SmoothAdv(Objective):
         InputError: If a setting is out of range.
     """
 
+    in_epochs: ClassVar[tuple[str, ...]] = ("ramp",)
+
     draws: int = 4
     epsilon: float = 1.0
     steps: int = 10
-    warmup: int = 10
+    ramp: float = 10.0
     weight: float = 0.0
     entropy: float = 0.0
 
@@ -57,7 +59,7 @@ class SmoothAdv(Objective):
 
     def __call__(self, model: SmoothedClassifier, batch: Batch) -> Outcome:
         labels = labels_of(batch)
-        epsilon = self.epsilon * warm_up(batch.epoch, self.warmup)
+        epsilon = self.epsilon * ramped(batch.epoch, self.ramp)
         adversary = smooth_pgd(model, batch.pixels, labels, batch.noise, epsilon=epsilon, steps=self.steps)
         logits = noisy_logits(model, adversary, batch.noise)
         loss = cross_entropies(logits, labels).mean(dim=0)

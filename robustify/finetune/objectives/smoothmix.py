@@ -15,13 +15,13 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from robustify.errors import InputError
 from robustify.finetune.attacks import noisy_logits, smoothmix_path, within
 from robustify.finetune.losses import cross_entropies, log_mean_softmax, smoothmix_penalty, smoothmix_target
 from robustify.finetune.objectives.base import Batch, Objective, Outcome
-from robustify.finetune.objectives.shared import check_positive, hit_rate, labels_of, uniforms, warm_up
+from robustify.finetune.objectives.shared import check_positive, hit_rate, labels_of, ramped, uniforms
 from robustify.smoothing import SmoothedClassifier
 
 
@@ -38,19 +38,21 @@ class SmoothMix(Objective):
         step_size: Of the attack in l2, in [0, 1] pixels.
         steps: Of the attack.
         mix_steps: How many of the steps the clean end is ahead; it is at most w times their length from x.
-        warmup: Epochs over which w grows to 1.
+        ramp: Epochs over which w grows to 1.
         detach: Whether :math:`y_\text{mix}` gets no gradient; the published code lets it have one.
 
     Raises:
         InputError: If a setting is out of range.
     """
 
+    in_epochs: ClassVar[tuple[str, ...]] = ("ramp",)
+
     draws: int = 2
     weight: float = 5.0
     step_size: float = 0.5
     steps: int = 4
     mix_steps: int = 0
-    warmup: int = 10
+    ramp: float = 10.0
     detach: bool = False
 
     def __post_init__(self) -> None:
@@ -60,7 +62,7 @@ class SmoothMix(Objective):
 
     def __call__(self, model: SmoothedClassifier, batch: Batch) -> Outcome:
         labels, pixels, noise = labels_of(batch), batch.pixels, batch.noise
-        grown = warm_up(batch.epoch, self.warmup)
+        grown = ramped(batch.epoch, self.ramp)
         path = smoothmix_path(model, pixels, labels, noise, step_size=self.step_size, steps=self.steps)
         reach = grown * self.step_size * self.mix_steps
         clean = (pixels + within(path[self.mix_steps] - pixels, reach)).clamp(0, 1)

@@ -11,7 +11,7 @@ from robustify.finetune.attacks import smooth_pgd, smoothmix_path
 from robustify.finetune.losses import consistency, cross_entropies, macer_hinge
 from robustify.finetune.objectives import MACER, Gaussian, Outcome, SmoothAdv, SmoothMix, Stability
 from robustify.finetune.objectives.base import classify
-from robustify.finetune.objectives.shared import uniforms, warm_up
+from robustify.finetune.objectives.shared import ramped, uniforms
 from tests.finetune.objectives.conftest import SIGMA, scene, slopes, smooth, told
 
 
@@ -34,7 +34,7 @@ def test_macer_waits_and_knows_sigma() -> None:
     model = smooth()
     batch = told(model, scene(draws=8))
     plain = MACER(weight=0.0)(model, batch).loss.item()
-    waiting = MACER(deferred=31)
+    waiting = MACER(deferred=31.0)
     assert waiting(model, replace(batch, epoch=30.9)).loss.item() == pytest.approx(plain)
     late = waiting(model, replace(batch, epoch=31.0)).loss.item()
     hinge = macer_hinge(classify(model, batch.copies(model)), batch.labels, sigma=SIGMA, beta=16.0, gamma=8.0)
@@ -45,9 +45,9 @@ def test_macer_waits_and_knows_sigma() -> None:
 # SmoothAdv, SmoothMix
 
 
-def test_warm_up_grows_by_whole_epochs() -> None:
-    assert [warm_up(epoch, 10) for epoch in (0.0, 0.99, 1.0, 8.5, 9.0, 200.0)] == [0.1, 0.1, 0.2, 0.9, 1.0, 1.0]
-    assert warm_up(0.0, 0) == 1
+def test_a_ramp_grows_by_whole_epochs() -> None:
+    assert [ramped(epoch, 10.0) for epoch in (0.0, 0.99, 1.0, 8.5, 9.0, 200.0)] == [0.1, 0.1, 0.2, 0.9, 1.0, 1.0]
+    assert ramped(0.0, 0.0) == 1
 
 
 def test_smoothadv_with_consistency_adds_the_penalty_at_the_same_images() -> None:

@@ -26,7 +26,7 @@ from tests.finetune.trainer.conftest import RECIPE, StopError, interrupted, same
         (RECIPE, {}),
         (replace(RECIPE, optimizer="sgd", clip=None), {"norm": True, "dropout": 0.5}),
         (replace(RECIPE, objective=FTCADIS(draws=2, steps=1), cache=3), {}),
-        (replace(RECIPE, objective=SmoothMix(steps=1, warmup=1), augment="crop", micro_batch=3), {}),
+        (replace(RECIPE, objective=SmoothMix(steps=1, ramp=1.0), augment="crop", micro_batch=3), {}),
     ],
 )
 @pytest.mark.parametrize("at", [1, 7])
