@@ -232,10 +232,19 @@ def gain(
     before: Annotated[Path, typer.Argument(help="Folder of rows: CELL/certify-EVERY-N.")],
     after: Annotated[Path, typer.Argument(help="The same, of another cell over the same images.")],
 ) -> None:
-    """Prints the mean gain in certified radius over the same images, with its normal 95 % interval."""
-    radii = [{row.sample: row.radius if row.correct else 0.0 for row in read_run(run).rows} for run in (before, after)]
-    gains = np.array([radii[1][sample] - radius for sample, radius in radii[0].items()])
-    print(f"{gains.mean():.3f} ± {1.96 * gains.std(ddof=1) / math.sqrt(len(gains)):.3f}")
+    """Prints mean gains over the same images with normal 95 % intervals: in radius, in accuracy at each radius."""
+    runs = [{row.sample: row.radius if row.correct else 0.0 for row in read_run(run).rows} for run in (before, after)]
+    radii = np.array([[run[sample] for run in runs] for sample in runs[0]])
+    print(f"certified radius: {with_interval(np.diff(radii))}")
+    for r in RADII:
+        if (right := radii > r).any():
+            old, new = right.mean(axis=0)
+            print(f"accuracy at {r:g}: {old:.3f} to {new:.3f}, {with_interval(np.diff(right.astype(float)))}")
+
+
+def with_interval(values: np.ndarray) -> str:
+    """The mean and its normal 95 % interval."""
+    return f"{values.mean():+.3f} ± {1.96 * values.std(ddof=1) / math.sqrt(len(values)):.3f}"
 
 
 if __name__ == "__main__":
