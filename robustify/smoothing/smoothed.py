@@ -12,10 +12,11 @@ import os
 import shutil
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import cast, final
+from typing import NoReturn, cast, final
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from robustify.certificates import Certificate, Evidence, Prediction
 from robustify.certificates.bounds import check_alpha
@@ -36,6 +37,9 @@ from robustify.smoothing.noise_check import NoiseCheck
 from robustify.smoothing.settings import Settings
 from robustify.smoothing.vote_check import VoteCheck
 from robustify.types import Image, InputContract, Logits, Pixels
+
+BAR_AFTER = 2.0
+"""Seconds of sampling before a bar appears: most answers are there sooner."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -142,7 +146,7 @@ class SmoothedClassifier(nn.Module):
         Arguments:
             images: A path, PIL image, array or tensor; or a batch of them, answered by a list.
             radius, n, n_max, n0, alpha, soundness, batch, seed: See `Settings`.
-            progress: Called with the number of draws just finished.
+            progress: Called with the number of draws just finished; where None, a bar appears when it takes a while.
 
         Raises:
             InputError: Before any sampling, if an image or a setting cannot be used.
@@ -152,7 +156,11 @@ class SmoothedClassifier(nn.Module):
         settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)
         evidence = self.evidence(settings)
         samples = {str(i): image for i, image in enumerate(self._prepare(images, settings))}
-        found = dict(self.certificates(samples.items(), evidence, progress))
+        plan, found = evidence.plan, {}
+        with _bar("certify", (plan.n0 + plan.n) * len(samples), progress) as bar:
+            for sample, certificate in self.certificates(samples.items(), evidence, progress or bar.update):
+                found[sample] = certificate
+                bar.total -= plan.n - certificate.n  # what an early decision saved
         certificates = [found[sample] for sample in samples]
         return certificates if is_batch(images) else certificates[0]
 
@@ -180,8 +188,9 @@ class SmoothedClassifier(nn.Module):
         pixels = self._prepare(images, settings)
         polls = [Poll(len(self.labels), n) for _ in pixels]
         jobs = [Job(x, seed, str(i), poll) for i, (x, poll) in enumerate(zip(pixels, polls, strict=True))]
-        for _ in self._run(jobs, settings.soundness, min(batch, n), progress):
-            pass
+        with _bar("predict", n * len(jobs), progress) as bar:
+            for _ in self._run(jobs, settings.soundness, min(batch, n), progress or bar.update):
+                pass
         slack = settings.slack(self.sigma, self.contract)
         predictions = [predict_votes(poll.votes, self.labels, n=n, alpha=alpha, slack=slack) for poll in polls]
         return predictions if is_batch(images) else predictions[0]
@@ -300,6 +309,12 @@ class SmoothedClassifier(nn.Module):
             "licences": licences,
         }
         return "SmoothedClassifier\n" + "\n".join(f"  {key:<10} {value}" for key, value in lines.items())
+
+
+def _bar(title: str, draws: int, progress: Progress | None) -> "tqdm[NoReturn]":
+    """Over at most so many draws; never shown where somebody else is told of progress."""
+    hidden = progress is not None
+    return tqdm(total=draws, desc=title, unit="draw", unit_scale=True, delay=BAR_AFTER, leave=False, disable=hidden)
 
 
 def _compile(model: SmoothedClassifier) -> None:

@@ -1,4 +1,5 @@
 import math
+import re
 from statistics import NormalDist
 from typing import Any, final
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from robustify import Identity, ImageClassifier, Preprocessing, Settings, SmoothedClassifier, robustify
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError, ModelError
+from robustify.smoothing import smoothed
 from robustify.smoothing.identity import classifier_hash
 from robustify.smoothing.noise import Soundness
 from robustify.types import Pixels
@@ -195,6 +197,22 @@ def test_progress_adds_up_to_the_draws() -> None:
     seen: list[int] = []
     smooth(HalfSpace(0.3)).certify(IMAGE, n=1_000, n0=100, batch=64, progress=seen.append)
     assert sum(seen) == 1_100
+
+
+def test_a_bar_appears_where_nobody_else_shows_progress(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = smooth(HalfSpace(0.3))
+    model.certify(IMAGE, n=500)
+    assert capfd.readouterr().err == ""  # answers that are there at once need none
+    monkeypatch.setattr(smoothed, "BAR_AFTER", 0.0)
+    model.certify(torch.stack([IMAGE, IMAGE]), n=500, n0=100)
+    assert re.search(r"certify: .*/1.20k ", capfd.readouterr().err)
+    model.predict(IMAGE, n=500)
+    assert re.search(r"predict: .*/500 ", capfd.readouterr().err)
+    model.certify(IMAGE, n=500, progress=lambda _: None)
+    model.predict(IMAGE, n=500, progress=lambda _: None)
+    assert capfd.readouterr().err == ""
 
 
 @final
