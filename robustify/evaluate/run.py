@@ -16,7 +16,9 @@ from robustify.certificates import Evidence
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.evaluate.ledger import Attempt, Ledger, image_keys, model_key
+from robustify.evaluate.status import status
 from robustify.evaluate.store import Row, RowStore, pixels_hash
+from robustify.evaluate.stored import StoredRun
 from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.types import Image
 
@@ -27,17 +29,22 @@ SHOWN = 10
 @final
 @dataclass(frozen=True)
 class CertificationRun:
-    """What came out of a run.
+    """What came out of a run; as text, what it adds up to.
 
     Arguments:
+        folder: Where it is kept.
         rows: One per certified image.
         unreadable: Sample id and reason for each image that could not be used.
         config: What was run.
     """
 
-    rows: list[Row]
+    folder: Path
+    rows: list[Row] = field(repr=False)
     unreadable: dict[str, str]
     config: dict[str, Any] = field(repr=False)
+
+    def __str__(self) -> str:
+        return str(status(StoredRun(self.folder, self.config, self.rows, finished=True)))
 
 
 def certify_dataset(
@@ -96,7 +103,7 @@ def certify_dataset(
             store.add(Row.of(certificate, truth=truth, pixels=pixels, seconds=seconds))
             bar.total -= evidence.plan.n - certificate.n  # what an early decision saved
     store.finish()
-    return CertificationRun(store.rows(), reader.unreadable, store.config)
+    return CertificationRun(out, store.rows(), reader.unreadable, store.config)
 
 
 def _truths(samples: Sequence[Sample]) -> dict[str, int]:

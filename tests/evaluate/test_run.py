@@ -20,7 +20,9 @@ from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.evaluate import certify_dataset
 from robustify.evaluate.curves import abstention_rate, average_certified_radius, certified_accuracy
+from robustify.evaluate.status import status
 from robustify.evaluate.store import Row, RowStore
+from robustify.evaluate.stored import read_run
 
 N = 100
 
@@ -94,6 +96,13 @@ def test_a_fresh_run_continues_with_its_own_seed(model: SmoothedClassifier, samp
     again = certify_dataset(model, samples, out, Settings(n=N))
     assert without_time(first.rows) == without_time(again.rows)
     assert again.config["fresh"] is True
+
+
+def test_a_run_says_what_status_says(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    run = certify_dataset(model, samples, out, Settings(n=N))
+    assert str(run) == str(status(read_run(out)))
+    assert f"{len(samples)} of {len(samples)} images" in str(run)
+    assert len(repr(run)) < 200  # no rows
 
 
 @pytest.mark.parametrize(
