@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import final
 
@@ -31,7 +32,7 @@ class Sample:
     label: int | None
 
 
-def open_samples(data: Path, labels: Sequence[str]) -> list[Sample]:
+def open_samples(data: str | PathLike[str], labels: Sequence[str]) -> list[Sample]:
     """The samples of a folder of class folders, a flat folder of images, or an array file.
 
     Array files are `.npz` or `.safetensors` with `images`, (N, H, W), (N, H, W, C) or (N, C, H, W), and optionally
@@ -44,6 +45,7 @@ def open_samples(data: Path, labels: Sequence[str]) -> list[Sample]:
     Raises:
         InputError: If there is nothing there, or classes do not match the classifier's.
     """
+    data = Path(data)
     if data.is_dir():
         return _from_folder(data, labels)
     if data.is_file() and data.suffix in ARRAY_SUFFIXES:

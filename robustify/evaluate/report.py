@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from os import PathLike
 from pathlib import Path
 from typing import Any, final
 
@@ -40,7 +41,7 @@ class Chapter:
     pictures: Sequence[Picture] = field(default_factory=tuple)
 
 
-def write_report(file: Path, chapters: Sequence[Chapter], *, title: str) -> None:
+def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, title: str) -> None:
     """Writes the curve, the pictures, the table and what was run."""
     labelled = [c for c in chapters if any(row.truth is not None for row in c.run.rows)]
     curves = {c.name: c.run.rows for c in labelled}
@@ -59,7 +60,7 @@ def write_report(file: Path, chapters: Sequence[Chapter], *, title: str) -> None
         columns=columns,
         meaning=meaning(chapters[0].run.config, labelled=bool(curves)),
     )
-    file.write_text(html, encoding="utf-8")
+    Path(file).write_text(html, encoding="utf-8")
 
 
 def meaning(config: dict[str, Any], *, labelled: bool = True) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Any, final
 
@@ -50,10 +51,10 @@ class CertificationRun:
 def certify_dataset(
     model: SmoothedClassifier,
     samples: Sequence[Sample],
-    out: Path,
+    out: str | PathLike[str],
     settings: Settings | None = None,
     *,
-    ledger: Path | None = None,
+    ledger: str | PathLike[str] | None = None,
     title: str = "certify",
 ) -> CertificationRun:
     """Certifies each sample and keeps one row for each in `out`; started again, it continues.
@@ -78,10 +79,10 @@ def certify_dataset(
     """
     if not samples:
         raise InputError("expected at least one image to certify; got none")
-    settings = settings or Settings()
+    out, settings = Path(out), settings or Settings()
     truths = _truths(samples) if settings.known_label else {}
     share = settings.over(len(samples))
-    attempt = None if ledger is None else _attempt(model, samples, out, share, Ledger(ledger))
+    attempt = None if ledger is None else _attempt(model, samples, out, share, Ledger(Path(ledger)))
     if attempt is not None:
         share = replace(share, alpha=attempt.alpha)
     evidence = model.evidence(share)

@@ -1,7 +1,7 @@
 """Smoothed predictions from a certification run, to learn from: `CATRS(targets=soft_labels(…))`."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from os import PathLike
 
 import torch
 from jaxtyping import Float64
@@ -18,7 +18,7 @@ CHECKED = 100
 
 
 def soft_labels(
-    folder: Path, model: SmoothedClassifier, samples: Sequence[Sample]
+    folder: str | PathLike[str], model: SmoothedClassifier, samples: Sequence[Sample]
 ) -> Float64[Tensor, "images classes"]:
     """Each image's shares of votes, in the order of the samples.
 
@@ -48,7 +48,7 @@ def soft_labels(
     return votes / votes.sum(dim=1, keepdim=True)
 
 
-def _check_pixels(model: SmoothedClassifier, sample: Sample, row: Row, folder: Path) -> None:
+def _check_pixels(model: SmoothedClassifier, sample: Sample, row: Row, folder: str | PathLike[str]) -> None:
     if pixels_hash(model.prepare(sample.image, row.soundness)) != row.pixels:
         raise InputError(
             f"{sample.id!r} is another image in the run in {str(folder)!r}, or has another size there.\n"

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, final
 
@@ -52,12 +53,13 @@ class StoredRun:
             raise RunError(f"{str(self.folder / 'run.json')!r} describes no possible run: {error}") from error
 
 
-def read_run(folder: Path) -> StoredRun:
+def read_run(folder: str | PathLike[str]) -> StoredRun:
     """Reads a run folder.
 
     Raises:
         RunError: If it holds no run, or one that cannot be read.
     """
+    folder = Path(folder)
     file = folder / "run.json"
     if not file.is_file():
         raise RunError(f"{str(folder)!r} holds no certification run: there is no run.json")

@@ -33,7 +33,7 @@ def test_class_folders_may_be_indices(tmp_path: Path) -> None:
 
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
-    assert [(s.id, s.label) for s in open_samples(tmp_path, LABELS)] == [("a.png", None)]
+    assert [(s.id, s.label) for s in open_samples(str(tmp_path), LABELS)] == [("a.png", None)]
 
 
 @pytest.mark.parametrize("folder", ["cat", "3"])

@@ -99,7 +99,7 @@ def test_a_fresh_run_continues_with_its_own_seed(model: SmoothedClassifier, samp
 
 
 def test_a_run_says_what_status_says(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    run = certify_dataset(model, samples, out, Settings(n=N))
+    run = certify_dataset(model, samples, str(out), Settings(n=N))  # names of folders do as well as paths
     assert str(run) == str(status(read_run(out)))
     assert f"{len(samples)} of {len(samples)} images" in str(run)
     assert len(repr(run)) < 200  # no rows
