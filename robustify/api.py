@@ -70,8 +70,7 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
         ModelError: If no certificate would hold for the model.
         RunError: If training cannot start or go on in its folder.
     """
-    if (tune is None) != (data is None):
-        raise InputError("tune= says how to learn and data= from what; give both or neither")
+    _check_learning(tune, data, tuned)
     found = _find(model, preprocessing, processor, tokenizer, classes)
     if isinstance(found, ZeroShotModel):
         if classes is None:
@@ -90,6 +89,13 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
         found.to(_usable(device))
     smoothed = SmoothedClassifier(found, found_denoiser, sigma=sigma, precision=precision, compiled=compiled)
     return smoothed if tune is None else _tune(smoothed, tune, data, out)
+
+
+def _check_learning(tune: object, data: object, tuned: object) -> None:
+    if (tune is None) != (data is None):
+        raise InputError("tune= says how to learn and data= from what; give both or neither")
+    if tune is not None and tuned is not None:
+        raise InputError("tune= learns and tuned= takes what was learned, of the same classifier; give one of them")
 
 
 def _usable(device: str | torch.device) -> torch.device:
@@ -148,6 +154,8 @@ def _find(
         return CLASSIFIERS.load(model)
     if isinstance(model, ImageClassifier | ZeroShotModel):
         return model
+    if isinstance(model, SmoothedClassifier):
+        raise InputError("expected a classifier; got one that is smoothed already.\n  Give its `classifier` instead.")
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a reference 'source:name' or an nn.Module; got {type(model).__name__}")
     return wrap(model, preprocessing=preprocessing, processor=processor, tokenizer=tokenizer, labels=classes)

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -102,12 +103,15 @@ def test_where_it_computes_is_said_and_tried_before_anything_else() -> None:
             robustify(network(), preprocessing=PLAIN, device=wrong)
 
 
-def test_tuning_in_one_line(tmp_path: Path) -> None:
+def test_tuning_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = torch.randint(0, 256, (12, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = (images, torch.arange(12) % 3)
     torch.manual_seed(0)
     base = network()
     model = robustify(base, preprocessing=PLAIN, tune="gaussian", data=data, out=tmp_path / "run")
+    said = capsys.readouterr().out
+    assert re.search(r"not recognised, last epoch: .*%  \d\n", said)
+    assert said.endswith(f"are in {str(tmp_path / 'run')!r}\n")
     assert "tuned with Gaussian at sigma = 0.25" in model.classifier.name
     again = robustify(base, preprocessing=PLAIN, tuned=tmp_path / "run")
     assert torch.equal(model.classifier(images / 255), again.classifier(images / 255))
@@ -121,3 +125,10 @@ def test_how_and_from_what_belong_together() -> None:
         robustify(network(), preprocessing=PLAIN, tune="gaussian")
     with pytest.raises(InputError, match="give both or neither"):
         robustify(network(), preprocessing=PLAIN, data=([], []))
+    with pytest.raises(InputError, match="give one of them"):
+        robustify(network(), preprocessing=PLAIN, tune="gaussian", data=([], []), tuned="before")
+
+
+def test_what_is_smoothed_already_is_no_classifier() -> None:
+    with pytest.raises(InputError, match=r"smoothed already.\n  Give its `classifier`"):
+        robustify(robustify(network(), preprocessing=PLAIN))

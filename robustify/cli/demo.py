@@ -29,12 +29,9 @@ def demo(
     Example: robustify demo --images 25 --out robustify-demo
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything the demo needs is shipped
-    from diffusers.utils import logging
-
     from robustify.evaluate import write_report
     from robustify.evaluate.report import meaning
 
-    logging.disable_progress_bar()
     with resumable():
         chapters = [_chapter(title, model, out, images, sigma, n) for title, model in MODELS.items()]
     report = (out / "report.html").resolve()

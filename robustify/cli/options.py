@@ -92,11 +92,9 @@ def build(
 ) -> "SmoothedClassifier":
     """The model that a command line describes; says that compiling takes a while where it will."""
     import torch
-    from diffusers.utils import logging
 
     from robustify.api import robustify
 
-    logging.disable_progress_bar()
     smoothed = robustify(
         model,
         denoiser=denoiser,

@@ -94,12 +94,8 @@ def tune(
     recipe = changed(recipe, {key: value for key, value in wanted.items() if value is not None})
     print(f"{smoothed}\n{_work(smoothed, examples, recipe)}")
     with resumable("steps up to the last checkpoint"):
-        result = train(smoothed, examples, recipe, out, workers=workers)
-    for name, share in sorted(result.hallucination.items(), key=lambda item: item[1], reverse=True)[:10]:
-        print(f"not recognised, last epoch: {share:6.1%}  {name}")
-    print(
-        f"history: {out / 'history.parquet'}\npicture: {out / 'training.svg'}\nnext: robustify certify … --tuned {out}"
-    )
+        train(smoothed, examples, recipe, out, workers=workers)
+    print(f"next: robustify certify … --tuned {out}")
 
 
 def _work(model: "SmoothedClassifier", examples: "Examples", recipe: "Recipe") -> str:

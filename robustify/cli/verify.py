@@ -52,8 +52,8 @@ def verify(
     if model is not None and data is not None and not wrong:
         repeated = min(sample, len(stored.rows))
         differ = _repeat(stored, model, data, denoiser, tuned, device, classes, templates, sample)
-        verdict = f"{len({problem.sample for problem in differ})} do not match" if differ else "all match"
-        parts.append(f"{repeated} rows recomputed from their seeds: {verdict}")
+        count = len({problem.sample for problem in differ})
+        parts.append(f"{repeated} recomputed from their seeds: {'all match' if not differ else f'{count} rows differ'}")
     problems = [*wrong, *differ]
     for problem in problems[:SHOWN]:
         print(problem, file=sys.stderr)

@@ -50,6 +50,8 @@ def open_samples(data: str | PathLike[str], labels: Sequence[str]) -> list[Sampl
         return _from_folder(data, labels)
     if data.is_file() and data.suffix in ARRAY_SUFFIXES:
         return _from_arrays(data, labels)
+    if not data.exists():
+        raise InputError(f"there is no file or folder {str(data)!r}")
     raise InputError(f"expected a folder of images or a {' or '.join(ARRAY_SUFFIXES)} file; got {str(data)!r}")
 
 

@@ -105,16 +105,22 @@ def load(name: str, /) -> DiffusionDenoiser:
         ModelError: If the pipeline works on latents or needs conditions.
     """
     from diffusers import DiffusionPipeline
+    from diffusers.utils import logging
 
     folder = Path(name)
     if name.startswith(("/", ".", "~")) and not folder.is_dir():
         raise InputError(f"there is no folder {name!r}")
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise InputError(f"expected a diffusers pipeline folder with model_index.json; {folder} has none")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # two small files; downloads have bars of their own
     try:
         pipeline = DiffusionPipeline.from_pretrained(name)
     except (OSError, ValueError, KeyError, AttributeError) as error:  # AttributeError: no such pipeline class
         raise InputError(f"diffusers cannot load a pipeline from {name!r}: {error}") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     return from_pipeline(pipeline, name=f"diffusers:{name}", licence=licence_of(name))
 
 

@@ -103,10 +103,10 @@ def _evidence(model: SmoothedClassifier, run: StoredRun, row: Row) -> Evidence:
 
 
 def _compare(row: Row, certificate: Certificate, pixels: str) -> list[Problem]:
-    again = replace(
-        row, pixels=pixels, **{name: getattr(certificate, name) for name in ("selection", "votes", "looks")}
-    )
-    fields = ("pixels", "selection", "votes", "looks")
+    again = replace(row, **{name: getattr(certificate, name) for name in ("selection", "votes", "looks")})
+    if row.pixels != pixels:  # all else follows
+        return [Problem(row.sample, "pixels", row.pixels, f"{pixels}, those of the data: another image")]
+    fields = ("selection", "votes", "looks")
     return [
         Problem(row.sample, name, getattr(row, name), f"{getattr(again, name)}, as drawn again")
         for name in fields

@@ -79,6 +79,11 @@ def certify_dataset(
     """
     if not samples:
         raise InputError("expected at least one image to certify; got none")
+    if not isinstance(samples[0], Sample):
+        raise InputError(
+            f"expected samples, which name their images; got {type(samples[0]).__name__}.\n"
+            "  robustify.data.open_samples(path, model.labels) reads them; Sample(id, image, label) makes one."
+        )
     out, settings = Path(out), settings or Settings()
     truths = _truths(samples) if settings.known_label else {}
     share = settings.over(len(samples))
@@ -93,10 +98,12 @@ def certify_dataset(
     }
     store = RowStore(out, {**_config(model, evidence, samples), **together})
     evidence = replace(evidence, seed=int(store.config["seed"]), fresh=bool(store.config["fresh"]))
-    done = {row.sample for row in store.rows()}
-    each = evidence.plan.n0 + evidence.plan.n
-    with tqdm(total=each * len(samples), initial=each * len(done), desc=title, unit="draw", unit_scale=True) as bar:
-        reader = _Reader(model, [s for s in samples if s.id not in done], evidence.soundness, bar)
+    rows = store.rows()
+    done, drawn = {row.sample for row in rows}, sum(row.n0 + row.drawn for row in rows)
+    missing = [s for s in samples if s.id not in done]
+    most = drawn + (evidence.plan.n0 + evidence.plan.n) * len(missing)
+    with tqdm(total=most, initial=drawn, desc=title, unit="draw", unit_scale=True) as bar:
+        reader = _Reader(model, missing, evidence.soundness, bar)
         started = time.monotonic()
         for name, certificate in model.certificates(reader.images(), evidence, bar.update, truths):
             seconds, started = time.monotonic() - started, time.monotonic()
@@ -130,7 +137,7 @@ def _attempt(
     if number is None or number > made:
         raise RunError(
             f"the run in {str(out)!r} was not charged to the ledger {str(ledger.folder)!r}.\n"
-            "  Continue it with the ledger that it was begun with, if any, or choose another folder with --out."
+            "  Continue it with the ledger that it was begun with, if any, or choose another folder."
         )
     return Attempt(number, settings.alpha)
 

@@ -202,9 +202,7 @@ def _same_run(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) -> d
     different = [k for k in different if not any(cause in different for cause in _FOLLOWS.get(k, ()))]
     if different:
         lines = [f"  {key}: there {_short(stored.get(key))}, now {_short(wanted.get(key))}" for key in different]
-        raise RunError(
-            f"{str(folder)!r} holds another run:\n" + "\n".join(lines) + "\n  Choose another folder with --out."
-        )
+        raise RunError(f"{str(folder)!r} holds another run:\n" + "\n".join(lines) + "\n  Choose another folder.")
     return stored
 
 

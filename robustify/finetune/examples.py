@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from hashlib import sha256
+from os import PathLike
 from typing import Any, NamedTuple, Protocol, cast, final, runtime_checkable
 
 import numpy as np
@@ -38,8 +39,8 @@ class Examples(Dataset[Any]):
 
     Arguments:
         model: Says which shape and which classes.
-        images: An array or tensor (N, C, H, W) of bytes, or of floats in [0, 1]; or N images of any kind, decoded when
-            needed; or a data set of (image, label), where `labels` is None.
+        images: An array or tensor (N, C, H, W), or (N, H, W) of gray images, of bytes or of floats in [0, 1]; or N
+            images of any kind, decoded when needed; or a data set of (image, label), where `labels` is None.
         labels: N class indices; None where there are none.
 
     Raises:
@@ -52,6 +53,11 @@ class Examples(Dataset[Any]):
         images: Sequence[OneImage] | np.ndarray | Tensor | Labelled,
         labels: Sequence[int | float | None] | np.ndarray | Tensor | None = None,
     ) -> None:
+        if isinstance(images, str | PathLike):
+            raise InputError(
+                f"expected images; got the path {str(images)!r}.\n"
+                "  robustify.data.training_examples(model, path) reads a folder or file."
+            )
         if not hasattr(images, "__len__") or not hasattr(images, "__getitem__"):
             raise InputError(
                 f"expected images, or a data set with a length, of pairs (image, label); got {type(images).__name__}.\n"
@@ -63,7 +69,9 @@ class Examples(Dataset[Any]):
         self._pairs = cast(Labelled, images) if labels is None and _gives_pairs(images) else None
         self._images = cast(Sequence[OneImage], images)
         if isinstance(images, np.ndarray | Tensor):
-            self._images = cast(Sequence[OneImage], torch.as_tensor(images))
+            gray = images.ndim == 3 and model.contract.channels == 1
+            images = torch.as_tensor(images).unsqueeze(1) if gray else torch.as_tensor(images)
+            self._images = cast(Sequence[OneImage], images)
             if tuple(images.shape[1:]) != model.contract.shape:
                 raise InputError(f"expected images of shape (N, {_shape(model)}); got {tuple(images.shape)}")
         self.labels = _checked(labels, len(images), model) if labels is not None else None

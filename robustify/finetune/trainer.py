@@ -24,11 +24,14 @@ from robustify.finetune.tuned import load_tuned, save_tuned
 from robustify.smoothing import SmoothedClassifier
 from robustify.smoothing.identity import classifier_hash, denoiser_hash
 
+SHOWN = 10
+"""Classes that a result names."""
+
 
 @final
 @dataclass(frozen=True)
 class Tuned:
-    """What came out of training.
+    """What came out of training; as text, the classes recognised least and where everything is.
 
     Arguments:
         model: The tuned classifier behind the same denoiser and noise, plain and in evaluation mode.
@@ -43,6 +46,11 @@ class Tuned:
     hallucination: dict[str, float]
     history: list[dict[str, float | int]] = field(repr=False)
     warnings: list[str]
+
+    def __str__(self) -> str:
+        worst = sorted(self.hallucination.items(), key=lambda item: item[1], reverse=True)[:SHOWN]
+        lines = [f"not recognised, last epoch: {share:6.1%}  {name}" for name, share in worst]
+        return "\n".join([*lines, f"weights, history.parquet and training.svg are in {str(self.folder)!r}"])
 
 
 def tune(
@@ -67,7 +75,7 @@ def tune(
         out: Folder of the run.
         workers: Processes that decode images.
         log: Called with each row of the history, such as `wandb.log`.
-        quiet: No recipe and no progress bar.
+        quiet: Prints nothing and shows no progress bar.
 
     Raises:
         InputError: If data and recipe do not fit each other; before any training.
@@ -113,7 +121,10 @@ def tune(
         precision=model.precision,
         compiled=model.compiled,
     )
-    return Tuned(tuned, out, history.hallucination(), history.rows, loop.warnings)
+    result = Tuned(tuned, out, history.hallucination(), history.rows, loop.warnings)
+    if processes.is_main_process and not quiet:
+        print(result)
+    return result
 
 
 def _check(examples: Examples, recipe: Recipe, processes: int) -> None:

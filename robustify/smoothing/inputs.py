@@ -54,7 +54,7 @@ def to_pixels(image: OneImage, preprocessing: Preprocessing, contract: InputCont
     if tuple(pixels.shape) != contract.shape:
         raise InputError(
             f"expected an image of shape {contract.shape} (channels, height, width); got {tuple(pixels.shape)}.\n"
-            "  A path or PIL image of any size is resized and cropped as the classifier expects."
+            "  A path or PIL image of any size is resized and cropped as the classifier expects; its channels must fit."
         )
     return _to_unit_range(pixels)
 

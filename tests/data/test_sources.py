@@ -92,8 +92,11 @@ def test_broken_missing_and_empty_places_are_refused(tmp_path: Path) -> None:
             open_samples(tmp_path / name, LABELS)
     with pytest.raises(InputError, match="found none"):
         open_samples(tmp_path / "empty", LABELS)
-    with pytest.raises(InputError, match="expected a folder of images or a"):
+    with pytest.raises(InputError, match=r"there is no file or folder '.*missing'"):
         open_samples(tmp_path / "missing", LABELS)
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(InputError, match=r"expected a folder of images or a \.npz or \.safetensors file; got"):
+        open_samples(tmp_path / "notes.txt", LABELS)
 
 
 def test_the_folder_that_does_not_fit_is_named_not_its_neighbour() -> None:

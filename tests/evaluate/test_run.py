@@ -151,6 +151,30 @@ def test_unusable_images_are_named_and_the_rest_certified(
     assert "finite" in run.unreadable["nan"]
 
 
+def test_what_is_no_sample_is_refused(tmp_path: Path) -> None:
+    """In a process whose types nobody checks, as users have it."""
+    code = (
+        "import torch; from robustify import *\n"
+        "model = robustify(torch.nn.Flatten().eval(), preprocessing=Preprocessing((0.5,), (0.5,), (1, 2)))\n"
+        "certify_dataset(model, 'photos', 'run')"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "expected samples, which name their images; got str.\n  robustify.data.open_samples" in ran.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_shows_the_draws_that_it_took(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = certify_dataset(model, samples, out, Settings(radius=0.1, n_max=500))
+    drawn = sum(row.n0 + row.drawn for row in run.rows)
+    assert drawn < 600 * len(samples)
+    shown = f"{drawn / 1000:.2f}k/{drawn / 1000:.2f}k "
+    assert shown in capfd.readouterr().err
+    certify_dataset(model, samples, out, Settings(radius=0.1, n_max=500))
+    assert shown in capfd.readouterr().err
+
+
 def test_nothing_to_certify_is_refused(model: SmoothedClassifier, out: Path) -> None:
     with pytest.raises(InputError, match="at least one image"):
         certify_dataset(model, [], out)

@@ -60,6 +60,12 @@ def test_all_kinds_of_data_are_the_same_examples(make_model: MakeModel, stripes:
     assert first.labels.tolist() == [0, 0, 2]
 
 
+def test_gray_images_need_no_axis_for_it(make_model: MakeModel, stripes: Stripes) -> None:
+    images, labels = stripes
+    flat, usual = (Examples(make_model(), x, labels).__getitems__([5, 3]) for x in (images[:, 0].numpy(), images))
+    assert torch.equal(flat.pixels, usual.pixels)
+
+
 def test_data_without_labels(make_model: MakeModel, stripes: Stripes) -> None:
     assert Examples(make_model(), stripes[0]).__getitems__([1]).labels is None
     assert Examples(make_model(), stripes[0], [None] * 44).labels is None
@@ -75,6 +81,7 @@ def test_data_without_labels(make_model: MakeModel, stripes: Stripes) -> None:
         (np.zeros((4, 1, 6, 6), np.uint8), [0, -1, 2, 0], r"labels from 0 to 2, .* got -1 to 2, first -1 at row 1"),
         (np.zeros((4, 1, 6, 6), np.uint8), [0.0, 1.0, 2.0, 0.0], "expected 4 class indices; got float64"),
         (np.zeros((4, 1, 6, 6), np.uint8), [0, None, 2, 0], "1 of 4 images have no label"),
+        ("data.npz", None, r"expected images; got the path 'data.npz'.\n.*training_examples\(model, path\)"),
     ],
 )
 def test_unusable_data_is_refused_at_once(
