@@ -149,16 +149,19 @@ def with_channels(picture: PILImage.Image, channels: int) -> PILImage.Image:
             f"expected a picture with 8 bits per channel; got PIL mode {picture.mode!r}.\n"
             "  Scale its values to 0 to 255 and convert it to 'L' first."
         )
-    if picture.mode == "P":  # by way of RGBA: PIL warns of palettes with transparency
-        picture = picture.convert("RGBA")
     if mode == "L" and picture.mode not in ("L", "1", "LA"):
         return _gray_of(picture)
-    return picture if picture.mode == mode else picture.convert(mode)
+    return picture if picture.mode == mode else _unpacked(picture).convert(mode)
+
+
+def _unpacked(picture: PILImage.Image) -> PILImage.Image:
+    """Palettes by way of RGBA: PIL warns of those with transparency."""
+    return picture.convert("RGBA") if picture.mode == "P" else picture
 
 
 def _gray_of(picture: PILImage.Image) -> PILImage.Image:
     """One of three equal channels."""
-    red, green, blue = picture.convert("RGB").split()
+    red, green, blue = _unpacked(picture).convert("RGB").split()
     if not red.tobytes() == green.tobytes() == blue.tobytes():
         raise InputError(
             f"expected a gray picture; got PIL mode {picture.mode!r} with colours in it.\n"
