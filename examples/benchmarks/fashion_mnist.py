@@ -225,13 +225,13 @@ def run(
 def table() -> None:
     """Prints the cells measured so far."""
     cells = sorted(json.loads(RESULT.read_text()), key=lambda c: (c["sigma"], list(BUDGETS).index(c["pipeline"])))
-    print(f"{'pipeline':<15} weight sigma images   n_max    ACR        clean  r=.5  r=1.0   passes  training s")
+    print(f"{'pipeline':<17} weight sigma images   n_max    ACR        clean  r=.5  r=1.0   passes  training s")
     for c in cells:
         at = c["certified_accuracy"]
         acr = f"{c['acr']:.3f}±{c['acr_95']:.3f}" if c["acr"] is not None else "decided    "
         shown = "  ".join(f"{at[r]:.3f}" if r in at else "     " for r in ("0", "0.5", "1"))
         print(
-            f"{c['pipeline']:<15} {c['weight'] or '':<6} "
+            f"{c['pipeline']:<17} {c['weight'] or '':<6} "
             f"{c['sigma']:<5g} {c['images']:>6} {c['n_max']:>7} {acr}  "
             f"{shown}  {c['image_passes']:>7}  {c['training_seconds']:>6}"
         )
