@@ -79,12 +79,19 @@ def spread(rows: Sequence[Row], count: int) -> list[Row]:
 def _replay(
     model: SmoothedClassifier, by_id: Mapping[str, Sample], run: StoredRun, rows: Sequence[Row]
 ) -> list[Problem]:
-    """Rows that share a batch size."""
+    """Rows that share a batch size; those of other pixels are not drawn again."""
     images = {row.sample: model.prepare(by_id[row.sample].image, row.soundness) for row in rows}
     pixels = {name: pixels_hash(image) for name, image in images.items()}
-    known = {row.sample: row.truth for row in rows if row.truth is not None and not row.selection}
-    found = dict(model.certificates(images.items(), _evidence(model, run, rows[0]), truths=known))
-    return [problem for row in rows for problem in _compare(row, found[row.sample], pixels[row.sample])]
+    problems = [
+        Problem(row.sample, "pixels", row.pixels, f"{pixels[row.sample]}, those of the data: another image")
+        for row in rows
+        if row.pixels != pixels[row.sample]
+    ]
+    same = [row for row in rows if row.pixels == pixels[row.sample]]
+    known = {row.sample: row.truth for row in same if row.truth is not None and not row.selection}
+    again = {row.sample: images[row.sample] for row in same}
+    found = dict(model.certificates(again.items(), _evidence(model, run, rows[0]), truths=known))
+    return problems + [problem for row in same for problem in _compare(row, found[row.sample])]
 
 
 def _evidence(model: SmoothedClassifier, run: StoredRun, row: Row) -> Evidence:
@@ -102,11 +109,9 @@ def _evidence(model: SmoothedClassifier, run: StoredRun, row: Row) -> Evidence:
     )
 
 
-def _compare(row: Row, certificate: Certificate, pixels: str) -> list[Problem]:
-    again = replace(row, **{name: getattr(certificate, name) for name in ("selection", "votes", "looks")})
-    if row.pixels != pixels:  # all else follows
-        return [Problem(row.sample, "pixels", row.pixels, f"{pixels}, those of the data: another image")]
+def _compare(row: Row, certificate: Certificate) -> list[Problem]:
     fields = ("selection", "votes", "looks")
+    again = replace(row, **{name: getattr(certificate, name) for name in fields})
     return [
         Problem(row.sample, name, getattr(row, name), f"{getattr(again, name)}, as drawn again")
         for name in fields

@@ -83,9 +83,10 @@ class History:
         return bool(first["hit"] > 2 / len(self.labels) and row["hit"] < first["hit"] / 2)
 
     def hallucination(self) -> dict[str, float]:
-        """For each class, the share of denoised copies that the classifier did not recognise in the last epoch."""
+        """The share of each class's copies that were not recognised in the last epoch, the largest first."""
         last = max((row["epoch"] for row in self.hits), default=0)
-        return {r["class"]: 1 - r["hit"] for r in self.hits if r["epoch"] == last and r["hit"] is not None}
+        shares = {r["class"]: 1 - r["hit"] for r in self.hits if r["epoch"] == last and r["hit"] is not None}
+        return dict(sorted(shares.items(), key=lambda item: item[1], reverse=True))
 
     def state(self) -> dict[str, Any]:
         """All of it, in plain containers."""

@@ -36,7 +36,7 @@ def _line(axes: Axes, epochs: Sequence[float], values: Sequence[float], label: s
 
 
 def _bars(axes: Axes, hallucination: Mapping[str, float]) -> None:
-    worst = sorted(hallucination.items(), key=lambda item: item[1], reverse=True)[:CLASSES_SHOWN]
+    worst = list(hallucination.items())[:CLASSES_SHOWN]
     names, shares = [name for name, _ in worst], [share for _, share in worst]
     axes.barh(range(len(worst)), shares, color="#c2571a")
     axes.set_yticks(range(len(worst)), names, fontsize=8)

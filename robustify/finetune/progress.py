@@ -31,6 +31,6 @@ def progress(folder: Path) -> str:
             for name in ("loss", "hit")
             if history.rows[-1:] and name in history.rows[-1]
         ]
-        worst = sorted(history.hallucination().items(), key=lambda item: item[1], reverse=True)[:3]
+        worst = list(history.hallucination().items())[:3]
         lines += [f"not recognised, last epoch: {share:.1%} {name}" for name, share in worst]
     return "\n".join(lines)

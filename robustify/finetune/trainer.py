@@ -36,7 +36,7 @@ class Tuned:
     Arguments:
         model: The tuned classifier behind the same denoiser and noise, plain and in evaluation mode.
         folder: The run: `load_tuned` makes the same classifier from it and the base.
-        hallucination: For each class, the share of denoised copies not recognised in the last epoch.
+        hallucination: For each class, the share of its copies not recognised in the last epoch, the largest first.
         history: One row per stretch of steps: loss, hit rate, learning rate and more.
         warnings: What went badly in this call.
     """
@@ -48,7 +48,7 @@ class Tuned:
     warnings: list[str]
 
     def __str__(self) -> str:
-        worst = sorted(self.hallucination.items(), key=lambda item: item[1], reverse=True)[:SHOWN]
+        worst = list(self.hallucination.items())[:SHOWN]
         lines = [f"not recognised, last epoch: {share:6.1%}  {name}" for name, share in worst]
         return "\n".join([*lines, f"weights, history.parquet and training.svg are in {str(self.folder)!r}"])
 

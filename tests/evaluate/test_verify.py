@@ -207,7 +207,8 @@ def test_other_pixels_and_truths_do_not_repeat(
     run: StoredRun, model: SmoothedClassifier, samples: list[Sample]
 ) -> None:
     rows = [replace(row, pixels="0" * 64, truth=(row.truth or 0) + 1) for row in run.rows]
-    assert {p.field for p in replay(model, samples, replace(run, rows=rows), 2)} == {"pixels", "truth"}
+    problems = replay(model, samples, replace(run, rows=rows), 2)
+    assert [p.field for p in problems] == ["truth"] * len(rows) + ["pixels"] * 2  # and nothing of what follows from it
     with pytest.raises(RunError, match=rf"lacks 1 of the run's {len(run.rows)} images, '{samples[0].id}' being the fi"):
         replay(model, samples[1:], run, 2)
 

@@ -203,6 +203,7 @@ def test_a_bar_appears_where_nobody_else_shows_progress(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = smooth(HalfSpace(0.3))
+    monkeypatch.setattr(smoothed, "BAR_AFTER", 3600.0)
     model.certify(IMAGE, n=500)
     assert capfd.readouterr().err == ""  # answers that are there at once need none
     monkeypatch.setattr(smoothed, "BAR_AFTER", 0.0)
