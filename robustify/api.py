@@ -38,6 +38,7 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
     templates: str | Sequence[str] = "openai",
     tune: "str | Objective | Recipe | None" = None,
     data: Any = None,  # noqa: ANN401
+    held_out: Any = None,  # noqa: ANN401
     out: str | PathLike[str] | None = None,
     tuned: str | PathLike[str] | None = None,
 ) -> SmoothedClassifier:
@@ -61,6 +62,7 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
         tune: Fine-tunes the classifier behind the denoiser first: an objective such as `"ft-cadis"`, with defaults
             for this model and data, which are printed; a published recipe of `finetune.PRESETS`; or one's own.
         data: To learn from: a folder of class folders, an array file, a pair (images, labels) or a data set.
+        held_out: Other labelled data of these kinds, which tells after each epoch how well learning goes.
         out: Folder of the training run, which the same call continues; named after the model where None.
         tuned: Folder of a training run of this classifier that is done: takes what was learned there.
 
@@ -70,7 +72,7 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
         ModelError: If no certificate would hold for the model.
         RunError: If training cannot start or go on in its folder.
     """
-    _check_learning(tune, data, tuned)
+    _check_learning(tune, data, held_out, tuned)
     found = _find(model, preprocessing, processor, tokenizer, classes)
     if isinstance(found, ZeroShotModel):
         if classes is None:
@@ -88,12 +90,14 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
     if device is not None:
         found.to(_usable(device))
     smoothed = SmoothedClassifier(found, found_denoiser, sigma=sigma, precision=precision, compiled=compiled)
-    return smoothed if tune is None else _tune(smoothed, tune, data, out)
+    return smoothed if tune is None else _tune(smoothed, tune, data, held_out, out)
 
 
-def _check_learning(tune: object, data: object, tuned: object) -> None:
+def _check_learning(tune: object, data: object, held_out: object, tuned: object) -> None:
     if (tune is None) != (data is None):
         raise InputError("tune= says how to learn and data= from what; give both or neither")
+    if tune is None and held_out is not None:
+        raise InputError("held_out= tells how well learning goes; say how to learn with tune= and from what with data=")
     if tune is not None and tuned is not None:
         raise InputError("tune= learns and tuned= takes what was learned, of the same classifier; give one of them")
 
@@ -124,6 +128,7 @@ def _tune(
     model: SmoothedClassifier,
     how: "str | Objective | Recipe",
     data: Any,  # noqa: ANN401
+    held_out: Any,  # noqa: ANN401
     out: str | PathLike[str] | None,
 ) -> SmoothedClassifier:
     from robustify.data import training_examples
@@ -137,7 +142,8 @@ def _tune(
     if out is None:
         name = f"{model.classifier.name}-{type(recipe.objective).__name__}-{model.sigma:g}".lower()
         out = re.sub(r"[^a-z0-9.]+", "-", name)
-    return tune(model, examples, recipe, Path(out)).model
+    judge = None if held_out is None else training_examples(model, held_out)
+    return tune(model, examples, recipe, Path(out), held_out=judge).model
 
 
 def _find(

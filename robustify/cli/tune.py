@@ -38,6 +38,9 @@ def tune(
     epochs: Annotated[int | None, typer.Option(help="Passes over the data, instead of the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step, instead of the recipe's.")] = None,
     micro_batch: Annotated[int | None, typer.Option(help="Images per forward pass: less memory.")] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Other labelled data, which tells after each epoch how well it goes.")
+    ] = None,
     targets: Annotated[
         Path | None,
         typer.Option(
@@ -64,6 +67,8 @@ def tune(
     Example: robustify tune zoo:timm images.npz --denoiser zoo:ddpm --sigma 0.5 --out tuned
     """
     check_exists(data)
+    if held_out is not None:
+        check_exists(held_out)
     from robustify.data import open_samples, training_examples
     from robustify.evaluate.soft_labels import soft_labels
     from robustify.finetune import find_recipe
@@ -80,6 +85,7 @@ def tune(
         device=device,
     )
     examples = training_examples(smoothed, data)
+    judge = None if held_out is None else training_examples(smoothed, held_out)
     wanted: dict[str, Any] = {
         "adapt": adapt,
         "epochs": epochs,
@@ -94,7 +100,7 @@ def tune(
     recipe = changed(recipe, {key: value for key, value in wanted.items() if value is not None})
     print(f"{smoothed}\n{_work(smoothed, examples, recipe)}")
     with resumable("steps up to the last checkpoint"):
-        train(smoothed, examples, recipe, out, workers=workers)
+        train(smoothed, examples, recipe, out, held_out=judge, workers=workers)
     print(f"next: robustify certify … --tuned {out}")
 
 

@@ -1,4 +1,4 @@
-"""What is measured while a run trains: one row per stretch of steps, and hits per class and epoch."""
+"""What is measured of a run: one row per stretch of steps, hits per class and epoch, held-out images per epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +29,8 @@ class History:
         every: Steps that one row stands for.
         rows: `step`, `epoch`, `images`, `loss`, `learning_rate`, and the mean of each metric of the objective.
         hits: For each epoch and class, the share of its images' copies that were classified as it, and how many images.
-        log: Called with each row.
+        held_out: What `HeldOut.judge` found before training, epoch 0, and after each epoch.
+        log: Called with each row, and with those of `held_out`, whose names then begin with `held_out_`.
     """
 
     labels: tuple[str, ...]
@@ -37,6 +38,7 @@ class History:
     log: Callable[[dict[str, float | int]], object] | None = None
     rows: list[dict[str, float | int]] = field(default_factory=list)
     hits: list[dict[str, Any]] = field(default_factory=list)
+    held_out: list[dict[str, float | int]] = field(default_factory=list)
     _last: dict[str, float | int] = field(default_factory=dict)
     _sums: dict[str, float] = field(default_factory=dict)
     _images: int = 0
@@ -63,6 +65,22 @@ class History:
         """Hits and images of one step, summed by class."""
         self._class_hits = [a + b for a, b in zip(self._class_hits, hits.tolist(), strict=True)]
         self._class_images = [a + b for a, b in zip(self._class_images, images.tolist(), strict=True)]
+
+    def add_held_out(self, found: dict[str, float], epoch: int) -> None:
+        """What was found after so many epochs."""
+        self.held_out.append({"epoch": epoch, **found})
+        if self.log is not None:
+            self.log({"epoch": epoch, **{f"held_out_{name}": value for name, value in found.items()}})
+
+    def worse(self) -> str | None:
+        """A warning where training left held-out images recognised worse than before by every measure."""
+        first, last = self.held_out[0], self.held_out[-1]
+        if any(last[name] >= first[name] for name in first if name != "epoch"):
+            return None
+        return (
+            f"training made it worse: {first['hit']:.1%} of the noisy copies of held-out images were recognised before "
+            f"it, {last['hit']:.1%} after.\n  Fewer epochs, a smaller learning rate or more images often help."
+        )
 
     def end_epoch(self, epoch: int) -> str | None:
         """Closes what belongs to the epoch; `epoch` counts from 1. Returns a warning where a class is given up."""
@@ -98,8 +116,8 @@ class History:
             setattr(self, name, state[name])
 
     def write(self, folder: Path) -> None:
-        """`history.parquet` and `hits.parquet`."""
-        for name, rows in (("history", self.rows), ("hits", self.hits)):
+        """`history.parquet`, `hits.parquet` and `held_out.parquet`, where there are rows."""
+        for name, rows in (("history", self.rows), ("hits", self.hits), ("held_out", self.held_out)):
             if rows:
                 sink = BytesIO()
                 pq.write_table(pa.Table.from_pylist(rows), sink)
@@ -146,4 +164,7 @@ def _given_up(before: dict[str, Any], now: list[dict[str, Any]], lost: list[str]
     )
 
 
-_STATE = ("rows", "hits", "_last", "_sums", "_images", "_recent", "_best", "_lost", "_class_hits", "_class_images")
+_STATE = (
+    *("rows", "hits", "held_out"),
+    *("_last", "_sums", "_images", "_recent", "_best", "_lost", "_class_hits", "_class_images"),
+)

@@ -6,6 +6,7 @@ to batch statistics and dropout, of which each has its own.
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, final
@@ -20,6 +21,7 @@ from robustify.errors import RunError
 from robustify.finetune.batches import Batches
 from robustify.finetune.checkpoint import RunFolder, restore_trained, trained_state
 from robustify.finetune.examples import Picked
+from robustify.finetune.held_out import HeldOut
 from robustify.finetune.history import History
 from robustify.finetune.layers import layer_depths
 from robustify.finetune.lora import train_mode
@@ -45,6 +47,7 @@ class Loop:
         recipe: How to train.
         folder: Where checkpoints go.
         processes: Of this run.
+        held_out: Judged before the first step and after each epoch.
         log: Called with each row of the history.
         quiet: No progress bar.
     """
@@ -57,11 +60,13 @@ class Loop:
         folder: RunFolder,
         processes: PartialState,
         *,
+        held_out: HeldOut | None = None,
         log: Callable[[dict[str, float | int]], object] | None = None,
         quiet: bool = False,
     ) -> None:
         self.student, self.batches, self.recipe, self.folder = student, batches, recipe, folder
         self.processes, self.quiet = processes, quiet or not processes.is_main_process
+        self.held_out = held_out
         self.network: nn.Module = student.classifier.network
         self.device = student.classifier.device
         self.learning = [p for p in self.network.parameters() if p.requires_grad]
@@ -75,19 +80,36 @@ class Loop:
     def run(self) -> History:
         """Trains to the end, from the last checkpoint if there is one."""
         self._restore()
+        self._judge()
         train_mode(self.network)
         saved = -math.inf  # the first step is kept at once
         with tqdm(total=self.batches.steps, initial=self.step, desc="tune", unit="step", disable=self.quiet) as bar:
             for picked in self.batches.load(self.step) if self.step < self.batches.steps else ():
-                bar.set_postfix(self._one_step(picked, bar), refresh=False)
+                bar.set_postfix(self._one_step(picked), refresh=False)
                 bar.update()
+                if self.step % self.batches.per_epoch == 0:
+                    self._judge()
                 if time.monotonic() - saved > CHECKPOINT_SECONDS or self.step == self.batches.steps:
                     self._save()
                     saved = time.monotonic()
         self.processes.wait_for_everyone()
         return self.history
 
-    def _one_step(self, picked: Picked, bar: Any) -> dict[str, str]:  # noqa: ANN401
+    def _judge(self) -> None:
+        """Looks at held-out images, unless that was done at this epoch before the run was interrupted."""
+        epoch, inside = divmod(self.step, self.batches.per_epoch)
+        if self.held_out is None or inside or len(self.history.held_out) > epoch:
+            return
+        self.history.add_held_out(self.held_out.judge(self.student), epoch)
+        if epoch == self.recipe.epochs and (warning := self.history.worse()):
+            self._warn(warning)
+
+    def _warn(self, warning: str) -> None:
+        self.warnings.append(warning)
+        if not self.quiet:
+            tqdm.write(f"warning: {warning}", file=sys.stderr)
+
+    def _one_step(self, picked: Picked) -> dict[str, str]:
         epoch, rows = self.step / self.batches.per_epoch, self.batches.rows(self.step)
         rate = self._set_rates(epoch)
         sums, hits, seen = self._gradients(picked, len(rows))
@@ -105,8 +127,7 @@ class Loop:
         if self.step % self.batches.per_epoch == 0:
             found.append(self.history.end_epoch(self.step // self.batches.per_epoch))
         for warning in filter(None, found):
-            self.warnings.append(warning)
-            bar.write(f"warning: {warning}")
+            self._warn(warning)
         return {name: f"{means[name]:.3f}" for name in ("loss", "hit") if name in means}
 
     def _gradients(self, picked: Picked, total: int) -> tuple[Sums, Tensor, Tensor]:

@@ -11,7 +11,11 @@ from matplotlib.figure import Figure
 CLASSES_SHOWN = 30
 
 
-def training_svg(history: Sequence[Mapping[str, float | int]], hallucination: Mapping[str, float]) -> str:
+def training_svg(
+    history: Sequence[Mapping[str, float | int]],
+    hallucination: Mapping[str, float],
+    held_out: Sequence[Mapping[str, float | int]] = (),
+) -> str:
     """Loss and the share of recognised copies over epochs; the share of hallucinated ones, worst classes first."""
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "robustify", "font.family": "sans-serif"}):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -21,6 +25,8 @@ def training_svg(history: Sequence[Mapping[str, float | int]], hallucination: Ma
         if all("hit" in row for row in history):
             _line(hits, epochs, [row["hit"] for row in history], "copies recognised")
             hits.set_ylim(0, 1)
+        if held_out:
+            _points(hits, held_out)
         _bars(classes, hallucination)
         stream = StringIO()
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
@@ -33,6 +39,12 @@ def _line(axes: Axes, epochs: Sequence[float], values: Sequence[float], label: s
     axes.set(xlabel="epoch", ylabel=label)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _points(axes: Axes, held_out: Sequence[Mapping[str, float | int]]) -> None:
+    epochs, shares = [row["epoch"] for row in held_out], [row["hit"] for row in held_out]
+    axes.plot(epochs, shares, "o-", color="#c2571a", markersize=4, linewidth=1, label="held out")
+    axes.legend(loc="lower right", frameon=False, fontsize=8)
 
 
 def _bars(axes: Axes, hallucination: Mapping[str, float]) -> None:

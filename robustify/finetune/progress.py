@@ -31,6 +31,10 @@ def progress(folder: Path) -> str:
             for name in ("loss", "hit")
             if history.rows[-1:] and name in history.rows[-1]
         ]
+        lines += [
+            f"held out, after epoch {row['epoch']}: hit {row['hit']:.1%}, steady {row['steady']:.1%}"
+            for row in history.held_out[-1:]
+        ]
         worst = list(history.hallucination().items())[:3]
         lines += [f"not recognised, last epoch: {share:.1%} {name}" for name, share in worst]
     return "\n".join(lines)

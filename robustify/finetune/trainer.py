@@ -16,6 +16,7 @@ from robustify.finetune.batches import Batches
 from robustify.finetune.cache import DenoisedCopies
 from robustify.finetune.checkpoint import RunFolder
 from robustify.finetune.examples import Examples
+from robustify.finetune.held_out import HeldOut
 from robustify.finetune.loop import Loop
 from robustify.finetune.lora import adapt
 from robustify.finetune.plots import training_svg
@@ -38,6 +39,8 @@ class Tuned:
         folder: The run: `load_tuned` makes the same classifier from it and the base.
         hallucination: For each class, the share of its copies not recognised in the last epoch, the largest first.
         history: One row per stretch of steps: loss, hit rate, learning rate and more.
+        held_out: Of held-out images, before training and after each epoch: `hit`, the share of their noisy copies
+            that were recognised, and `steady`, the share of images all of whose copies were.
         warnings: What went badly in this call.
     """
 
@@ -45,11 +48,15 @@ class Tuned:
     folder: Path
     hallucination: dict[str, float]
     history: list[dict[str, float | int]] = field(repr=False)
+    held_out: list[dict[str, float | int]]
     warnings: list[str]
 
     def __str__(self) -> str:
         worst = list(self.hallucination.items())[:SHOWN]
         lines = [f"not recognised, last epoch: {share:6.1%}  {name}" for name, share in worst]
+        for name, what in (("hit", "copies of held-out images recognised"), ("steady", "images with all copies so")):
+            if self.held_out:
+                lines.append(f"{what}: {self.held_out[0][name]:.1%} before, {self.held_out[-1][name]:.1%} after")
         return "\n".join([*lines, f"weights, history.parquet and training.svg are in {str(self.folder)!r}"])
 
 
@@ -59,6 +66,7 @@ def tune(
     recipe: Recipe,
     out: str | PathLike[str],
     *,
+    held_out: Examples | None = None,
     workers: int = 0,
     log: Callable[[dict[str, float | int]], object] | None = None,
     quiet: bool = False,
@@ -73,8 +81,10 @@ def tune(
         examples: What to learn from.
         recipe: How.
         out: Folder of the run.
+        held_out: Other images with labels, which only tell how well it goes: their noisy copies are looked at before
+            training and after each epoch.
         workers: Processes that decode images.
-        log: Called with each row of the history, such as `wandb.log`.
+        log: Called with each row of the history and of what held-out images tell, such as `wandb.log`.
         quiet: Prints nothing and shows no progress bar.
 
     Raises:
@@ -86,11 +96,12 @@ def tune(
     out = Path(out)
     processes = PartialState(cpu=model.classifier.device.type == "cpu")
     _check(examples, recipe, processes.num_processes)
+    judge = _judge(processes, held_out, recipe, quiet)
     student = copy.deepcopy(model)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(recipe.seed)
         summary = adapt(student.classifier, recipe.adapt)
-    folder = _open(processes, out, _config(model, examples, recipe))
+    folder = _open(processes, out, _config(model, examples, held_out, recipe))
     if processes.num_processes > 1:
         student.to(processes.device)
     if processes.is_main_process and not quiet:
@@ -105,12 +116,12 @@ def tune(
         workers,
     )
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        loop = Loop(student, batches, recipe, folder, processes, log=log, quiet=quiet)
+        loop = Loop(student, batches, recipe, folder, processes, held_out=judge, log=log, quiet=quiet)
         history = loop.run()
     if processes.is_main_process:
         save_tuned(out, student.classifier, recipe.adapt)
         history.write(out)
-        svg = training_svg(history.rows, history.hallucination())
+        svg = training_svg(history.rows, history.hallucination(), history.held_out)
         with disk(out, "Tuned weights"):
             write_whole(out / "training.svg", svg.encode())
     processes.wait_for_everyone()
@@ -121,7 +132,7 @@ def tune(
         precision=model.precision,
         compiled=model.compiled,
     )
-    result = Tuned(tuned, out, history.hallucination(), history.rows, loop.warnings)
+    result = Tuned(tuned, out, history.hallucination(), history.rows, history.held_out, loop.warnings)
     if processes.is_main_process and not quiet:
         print(result)
     return result
@@ -147,6 +158,14 @@ def _check(examples: Examples, recipe: Recipe, processes: int) -> None:
     examples.__getitems__([0])  # an unusable image shows before any work
 
 
+def _judge(processes: PartialState, held_out: Examples | None, recipe: Recipe, quiet: bool) -> HeldOut | None:
+    if held_out is None:
+        return None
+    quiet = quiet or not processes.is_main_process
+    copies = (recipe.micro_batch or recipe.batch) * recipe.objective.draws
+    return HeldOut(held_out, recipe.seed, copies, processes.process_index, processes.num_processes, quiet)
+
+
 def _open(processes: PartialState, out: Path, config: dict[str, Any]) -> RunFolder:
     """The run's folder; made by the main process."""
     if processes.is_main_process:
@@ -155,7 +174,7 @@ def _open(processes: PartialState, out: Path, config: dict[str, Any]) -> RunFold
     return RunFolder(out, config)
 
 
-def _config(model: SmoothedClassifier, examples: Examples, recipe: Recipe) -> dict[str, Any]:
+def _config(model: SmoothedClassifier, examples: Examples, held_out: Examples | None, recipe: Recipe) -> dict[str, Any]:
     """Everything that decides what comes out; over how many forward passes and processes it is spread does not."""
     described = {key: value for key, value in recipe.described().items() if key != "micro_batch"}
     return {
@@ -166,6 +185,7 @@ def _config(model: SmoothedClassifier, examples: Examples, recipe: Recipe) -> di
         "sigma": model.sigma,
         "images": len(examples),
         "data_sha256": examples.fingerprint(),
+        "held_out_sha256": None if held_out is None else held_out.fingerprint(),
         **described,
     }
 

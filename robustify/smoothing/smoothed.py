@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import NoReturn, cast, final
 
 import torch
@@ -74,8 +75,8 @@ class SmoothedClassifier(nn.Module):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        if not (sigma > 0 and math.isfinite(sigma)):
-            raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {sigma}")
+        if not _is_positive(sigma):
+            raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {sigma!r}")
         if precision not in PRECISIONS:
             raise InputError(f"expected precision {', '.join(PRECISIONS)}; got {precision!r}")
         denoiser.describe(sigma)  # raises where the schedule does not reach sigma
@@ -328,6 +329,10 @@ def _compile(model: SmoothedClassifier) -> None:
     mode = "default" if on_cpu else "reduce-overhead"
     for network in (model.classifier.network, *model.denoiser.children()):
         network.compile(mode=mode)
+
+
+def _is_positive(number: object) -> bool:
+    return isinstance(number, Real) and 0 < float(number) < math.inf
 
 
 def _contract(classifier: ImageClassifier, denoiser: Denoiser) -> InputContract:

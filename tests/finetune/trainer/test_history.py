@@ -38,3 +38,16 @@ def test_history_means_weigh_by_images() -> None:
     history.add({"loss": 1.0}, step=0, epoch=0.0, rate=0.1, images=3)
     history.add({"loss": 3.0}, step=1, epoch=0.5, rate=0.2, images=1)
     assert rows == history.rows == [{"step": 1, "epoch": 0.5, "learning_rate": 0.2, "images": 4, "loss": 1.5}]
+
+
+def test_worse_means_worse_by_every_measure() -> None:
+    history = History(("a",), every=1)
+    history.add_held_out({"hit": 0.8, "steady": 0.5}, 0)
+    history.add_held_out({"hit": 0.7, "steady": 0.5}, 1)
+    assert history.worse() is None
+    history.add_held_out({"hit": 0.8, "steady": 0.4}, 2)
+    assert history.worse() is None
+    history.add_held_out({"hit": 0.79, "steady": 0.4}, 3)
+    assert "80.0% of the noisy copies of held-out images were recognised before it, 79.0% after" in (
+        history.worse() or ""
+    )

@@ -31,7 +31,9 @@ def test_two_processes_do_what_one_does(make_model: MakeModel, stripes: Stripes,
         "data = torch.load(sys.argv[1] + '/data.pt')\n"
         "model = _model()\n"
         "out = Path(sys.argv[1]) / 'two'\n"
-        "tune(model, Examples(model, data['images'], data['labels']), replace(RECIPE, cache=4), out, quiet=True)\n"
+        "examples = Examples(model, data['images'], data['labels'])\n"
+        "other = Examples(model, data['images'][:7], data['labels'][:7])\n"
+        "tune(model, examples, replace(RECIPE, cache=4), out, held_out=other, quiet=True)\n"
     )
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"]
     root = Path(__file__).parents[3]
@@ -44,11 +46,13 @@ def test_two_processes_do_what_one_does(make_model: MakeModel, stripes: Stripes,
         timeout=120,
     )
     model = make_model()
-    one = tune(model, Examples(model, *stripes), replace(RECIPE, cache=4), tmp_path / "one", quiet=True)
+    examples, other = Examples(model, *stripes), Examples(model, stripes[0][:7], stripes[1][:7])
+    one = tune(model, examples, replace(RECIPE, cache=4), tmp_path / "one", held_out=other, quiet=True)
     two = load_tuned(tmp_path / "two", model.classifier)
     for a, b in zip(weights(one.model).values(), two.network.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     rows = pq.read_table(tmp_path / "two" / "history.parquet").to_pylist()
     assert [row["images"] for row in rows] == [row["images"] for row in one.history]
     assert [row["hit"] for row in rows] == pytest.approx([row["hit"] for row in one.history])
+    assert pq.read_table(tmp_path / "two" / "held_out.parquet").to_pylist() == one.held_out
     assert json.loads((tmp_path / "two" / "tune.json").read_text())["images"] == 44

@@ -68,6 +68,9 @@ for wrong in (
     lambda: robustify(model.classifier, tune=True, data=(images, labels)),
     lambda: Examples(model, images, ["a", "b", "c", "a"]),
     lambda: Examples(model, DataLoader([1])),
+    lambda: tune(model, examples, Recipe(FTCADIS()), "run", held_out=(images, labels)),
+    lambda: robustify(model.classifier, held_out=(images, labels)),
+    lambda: robustify(model.classifier, sigma="a"),
     lambda: Recipe("ft-cadis"),
     lambda: Recipe(FTCADIS(), epochs=1.5),
     lambda: Recipe(FTCADIS(), seed=None),
@@ -81,8 +84,11 @@ for wrong in (
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     refused = found.stdout.splitlines()
-    assert len(refused) == 10, found.stdout
+    assert len(refused) == 13, found.stdout
     assert refused[0] == "refused: expected Examples(model, images, labels); got tuple"
     assert refused[1] == "refused: expected a Recipe; got 'ft-cadis'."
     assert refused[4].endswith("of pairs (image, label); got DataLoader.")
+    assert refused[5] == "refused: expected held-out Examples(model, images, labels); got tuple"
+    assert refused[6].startswith("refused: held_out= tells how well learning goes; say how to learn with tune=")
+    assert refused[7].endswith("the noise in units of [0, 1] pixels; got 'a'")
     assert not (tmp_path / "run").exists()
