@@ -163,9 +163,10 @@ def test_attacks_on_a_linear_model_have_a_closed_form(steps: int, scale: float) 
         assert torch.allclose((point - pixels).flatten(1), i * 0.05 * away, atol=1e-5)
 
 
-def test_kl_noise_pgd_has_a_closed_form_on_a_linear_model() -> None:
-    """Without a mean the direction keeps the mean; the standardisation only scales."""
-    weight = torch.randn(2, 36, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("scale", [1.0, 8.0])
+def test_kl_noise_pgd_has_a_closed_form_on_a_linear_model(scale: float) -> None:
+    """Without a mean the direction keeps the mean; the standardisation only scales. Float32 would lose the larger."""
+    weight = scale * torch.randn(2, 36, generator=torch.Generator().manual_seed(1))
     weight -= weight.mean(dim=1, keepdim=True)
     pixels, _, noise = scene()
     target = torch.tensor([[1.0, 0.0]] * 4).log()
@@ -200,6 +201,15 @@ def test_kl_noise_pgd_steps_are_as_long_as_said() -> None:
         assert torch.allclose(norms(inputs[1] - inputs[0]), torch.tensor(0.4 / steps), atol=1e-5)
         assert torch.allclose(norms(inputs[-1] - inputs[0]), torch.tensor(0.2), atol=1e-5)
     assert trail == pytest.approx([0.1, 0.05], rel=0.1)
+
+
+def test_each_step_of_a_path_looks_from_where_the_last_one_ended(model: SmoothedClassifier) -> None:
+    pixels, labels, noise = scene()
+    inputs: list[Tensor] = []
+    model.classifier.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
+    path = smoothmix_path(model, pixels, labels, noise, step_size=0.5, steps=3)
+    for seen, point in zip(inputs, path[:-1], strict=True):
+        assert torch.equal(seen.view_as(noise), point + noise)
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.3])

@@ -104,6 +104,15 @@ class TestRegression:
         torch.testing.assert_close(head.weight.detach(), expected[:, :-1], atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(head.bias.detach(), expected[:, -1], atol=1e-4, rtol=1e-3)
 
+    def test_rows_held_out_are_not_learned_from(self) -> None:
+        """Labels by chance: learned by heart, those held out would ask for the largest C."""
+        generator = torch.Generator().manual_seed(1)
+        features = F.normalize(torch.randn(60, 60, generator=generator, dtype=torch.float64), dim=1)
+        targets = torch.randint(3, (60,), generator=generator)
+        head = fit(features, targets, torch.arange(60) % 5 == 0, classes=3)
+        by_heart = regress(features, targets, 3, STRENGTHS[-1])
+        assert float(head.weight.detach().norm()) < 0.1 * float(by_heart[:, :-1].norm())
+
 
 class TestProbe:
     def test_classifies_what_it_has_not_seen(self) -> None:

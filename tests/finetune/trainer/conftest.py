@@ -1,6 +1,8 @@
-"""A short recipe, and runs that die."""
+"""A short recipe, an objective to do sums with, and runs that die."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, final
 
 import pytest
 import torch
@@ -8,13 +10,41 @@ from torch import Tensor
 
 from robustify import SmoothedClassifier
 from robustify.finetune import Examples, Recipe, loop, tune
-from robustify.finetune.objectives import Gaussian
+from robustify.finetune.objectives import Batch, Gaussian, Objective, Outcome
 
 RECIPE = Recipe(Gaussian(draws=2), epochs=2, batch=8, learning_rate=0.01, warmup=0.5)
 
 
 class StopError(Exception):
     """What the tests interrupt a run with."""
+
+
+@final
+@dataclass(frozen=True)
+class Slope(Objective):
+    """A gradient of `size` everywhere, whatever the images."""
+
+    draws: ClassVar[int] = 1
+    size: float = 1.0
+
+    def __call__(self, model: SmoothedClassifier, batch: Batch) -> Outcome:
+        del batch
+        parameters = list(model.classifier.parameters())
+        return Outcome(self.size * torch.stack([p.sum() for p in parameters]).sum(), {})
+
+
+LOUD = Recipe(
+    Slope(1e34),
+    epochs=1,
+    batch=11,
+    optimizer="sgd",
+    learning_rate=1e-36,
+    final_learning_rate=1e-36,
+    warmup=0.0,
+    clip=None,
+    precision="float16",
+)
+"""Its gradients overflow at torch's first scale and not at half of it."""
 
 
 def weights(model: SmoothedClassifier) -> dict[str, Tensor]:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from robustify.errors import InputError
 from robustify.finetune import Examples, Recipe, tune
+from robustify.finetune.augment import augment
 from robustify.finetune.batches import Batches
+from robustify.finetune.cache import DenoisedCopies
 from tests.finetune.conftest import MakeModel, Stripes
 from tests.finetune.trainer.conftest import RECIPE, weights
 
@@ -75,3 +77,30 @@ def test_cached_copies_are_the_denoised_ones_and_save_the_denoiser(
     b = tune(model, examples, fresh, tmp_path / "fresh", quiet=True).model
     for x, y in zip(weights(a).values(), weights(b).values(), strict=True):
         torch.testing.assert_close(x, y, atol=3e-3, rtol=1e-2)
+
+
+def test_cached_copies_come_round_each_with_its_own_noise(
+    make_model: MakeModel, stripes: Stripes, tmp_path: Path
+) -> None:
+    model = make_model()
+    examples, recipe = Examples(model, *stripes), replace(RECIPE, epochs=3, cache=3, seed=1)
+    copies = DenoisedCopies(tmp_path, 44, 3, (1, 6, 6))
+    copies.fill(model, examples, seed=1, batch=64, quiet=True)
+    batches = Batches(examples, recipe, model.sigma, copies)
+    for step, picked in enumerate(batches.load(0)):
+        first = 2 * (step // batches.per_epoch)
+        (batch,) = batches.parts(picked, step, torch.device("cpu"))
+        assert batch.denoised is not None
+        assert torch.equal(batch.denoised, copies.read(picked.rows, [first % 3, (first + 1) % 3]))
+        denoised = model.denoiser((batch.pixels + batch.noise).flatten(0, 1), model.sigma)
+        torch.testing.assert_close(batch.denoised.flatten(0, 1), denoised, atol=2e-3, rtol=0)
+
+
+def test_every_epoch_augments_anew(make_model: MakeModel, stripes: Stripes) -> None:
+    model = make_model()
+    batches = Batches(Examples(model, *stripes), replace(RECIPE, augment="mirror", seed=1), model.sigma)
+    for step, picked in enumerate(batches.load(0)):
+        (batch,) = batches.parts(picked, step, torch.device("cpu"))
+        epoch = step // batches.per_epoch
+        assert torch.equal(batch.pixels, augment(picked.pixels, picked.rows, "mirror", seed=1, epoch=epoch))
+        assert batch.epoch == step / 6

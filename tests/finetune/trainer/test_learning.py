@@ -14,7 +14,7 @@ from robustify.finetune.batches import Batches
 from robustify.finetune.loop import parameter_groups
 from robustify.finetune.objectives import FTCADIS, Gaussian, Stability
 from tests.finetune.conftest import MakeModel, Stripes
-from tests.finetune.trainer.conftest import RECIPE, same, weights
+from tests.finetune.trainer.conftest import LOUD, RECIPE, Slope, same, weights
 
 
 def test_it_learns_and_leaves_the_model_as_it_was(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
@@ -65,6 +65,73 @@ def test_a_step_is_the_published_one(make_model: MakeModel, stripes: Stripes, tm
             p.sub_(0.1 * (grad + (0.1 * p if p.ndim > 1 else 0)))  # biases do not decay
     for p, q in zip(network.parameters(), tuned.classifier.network.parameters(), strict=True):
         torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_every_step_follows_the_schedules(
+    precision: str, make_model: MakeModel, stripes: Stripes, tmp_path: Path
+) -> None:
+    """By hand: each step's rate, its share by depth, weight decay, and the gradient clipped as it is, not as scaled."""
+    recipe = Recipe(
+        Slope(),
+        epochs=2,
+        batch=22,
+        optimizer="sgd",
+        learning_rate=0.1,
+        final_learning_rate=0.01,
+        warmup=1.0,
+        weight_decay=(0.1, 0.5),
+        layer_decay=0.5,
+        precision=precision,
+    )
+    model = make_model()
+    tuned = tune(model, Examples(model, *stripes), recipe, tmp_path / "run", quiet=True).model.classifier.network
+    count = sum(p.numel() for p in tuned.parameters())
+    for name, start in model.classifier.network.named_parameters():
+        p, speed, share = start.detach(), 0.0, 0.5 if name.startswith("0.") else 1.0
+        for step in range(4):
+            decay = recipe.weight_decay_at(step / 2) if p.ndim > 1 else 0.0
+            speed = 0.9 * speed + count**-0.5 + decay * p
+            p = p - share * recipe.learning_rate_at(step / 2, step=0.5) * speed
+        torch.testing.assert_close(tuned.get_parameter(name).detach(), p)
+
+
+def test_a_float16_step_that_overflows_is_not_taken(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
+    """At the scale of 65,536 that torch starts with, the first gradient overflows; at half of it none does."""
+    model = make_model()
+    tuned = tune(model, Examples(model, *stripes), LOUD, tmp_path / "run", quiet=True).model
+    for p, q in zip(model.classifier.parameters(), tuned.classifier.parameters(), strict=True):
+        torch.testing.assert_close(q.detach(), p.detach() - 0.01 * (1 + 1.9 + 2.71))  # three steps with momentum
+
+
+def test_every_step_of_every_seed_drops_other_units(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
+    model, seeds = make_model(dropout=0.5), []
+    examples = Examples(model, *stripes)
+
+    def log(_: object) -> None:
+        seeds.append(torch.initial_seed())
+
+    for seed in (0, 1):
+        tune(model, examples, replace(RECIPE, seed=seed), tmp_path / str(seed), log=log, quiet=True)
+    assert len(set(seeds)) == len(seeds) == 2 * 12
+
+
+def test_what_is_not_recognised_is_counted_by_class(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
+    """By hand, with a rate that changes nothing."""
+    recipe = replace(RECIPE, epochs=1, warmup=0.0, learning_rate=1e-12, final_learning_rate=0.0, micro_batch=3)
+    model = make_model()
+    examples = Examples(model, *stripes)
+    result = tune(model, examples, recipe, tmp_path / "run", quiet=True)
+    hit = torch.zeros(44)
+    batches = Batches(examples, recipe, model.sigma)
+    for step, picked in enumerate(batches.load(0)):
+        for batch in batches.parts(picked, step, torch.device("cpu")):
+            found = model.logits((batch.pixels + batch.noise).flatten(0, 1)).argmax(dim=1).view(2, -1)
+            hit[batch.rows] = (found == batch.labels).float().mean(dim=0)
+    shares = {str(c): float(hit[stripes[1] == c].mean()) for c in range(3)}
+    assert len(set(shares.values())) == 3
+    assert {name: 1 - share for name, share in result.hallucination.items()} == pytest.approx(shares)
+    assert sum(row["hit"] * row["images"] for row in result.history) / 44 == pytest.approx(float(hit.mean()))
 
 
 def test_micro_batches_change_memory_and_not_the_result(

@@ -22,6 +22,12 @@ def test_another_run_is_refused_with_the_difference(make_model: MakeModel, strip
         tune(model, examples, replace(RECIPE, epochs=3), tmp_path / "run", quiet=True)
     with pytest.raises(RunError, match=r"data_sha256: there"):
         tune(model, Examples(model, stripes[0], stripes[1].flip(0)), RECIPE, tmp_path / "run", quiet=True)
+    newer = make_model()
+    newer.denoiser.register_buffer("learned", torch.ones(1))  # of the same name and description
+    with pytest.raises(RunError, match=r"denoiser_sha256: there"):
+        tune(newer, examples, RECIPE, tmp_path / "run", quiet=True)
+    with pytest.raises(RunError, match=r"held_out_sha256: there None"):
+        tune(model, examples, RECIPE, tmp_path / "run", held_out=examples, quiet=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").touch()
     with pytest.raises(RunError, match="holds something that is no training run"):

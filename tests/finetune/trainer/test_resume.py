@@ -15,7 +15,7 @@ from robustify.finetune import Examples, Recipe, load_tuned, tune
 from robustify.finetune.objectives import FTCADIS, EarlyLearning, Gaussian, SmoothMix
 from robustify.finetune.objectives.base import Batch, Objective, Outcome
 from tests.finetune.conftest import MakeModel, Stripes
-from tests.finetune.trainer.conftest import RECIPE, StopError, interrupted, same
+from tests.finetune.trainer.conftest import LOUD, RECIPE, StopError, interrupted, same
 
 
 @pytest.mark.usefixtures("checkpoint_each_step")
@@ -76,6 +76,15 @@ def test_early_learning_goes_on_where_it_was(make_model: MakeModel, stripes: Str
     whole = tune(model, examples, recipe(), tmp_path / "whole", quiet=True).model
     interrupted(model, examples, recipe(), tmp_path / "parts", 8)
     assert same(whole, tune(model, examples, recipe(), tmp_path / "parts", quiet=True).model)
+
+
+@pytest.mark.usefixtures("checkpoint_each_step")
+def test_the_scale_of_float16_goes_on_where_it_was(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
+    model = make_model()
+    examples = Examples(model, *stripes)
+    whole = tune(model, examples, LOUD, tmp_path / "whole", quiet=True).model
+    interrupted(model, examples, LOUD, tmp_path / "parts", 3)
+    assert same(whole, tune(model, examples, LOUD, tmp_path / "parts", quiet=True).model)
 
 
 def test_an_interrupted_cache_is_filled_where_it_was(
