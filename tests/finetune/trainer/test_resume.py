@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
     with pytest.raises(RunError, match=r"the loss is nan at step 6 of 12, rows \[\d+, \d+, \d+, \d+\] and 4 more"):
         tune(model, Examples(model, *stripes), recipe, tmp_path / "run", quiet=True)
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert state["step"] == 6
+    assert state["step"] == 5  # what the step before made gave no finite loss: it may be what is wrong
     assert all(t.isfinite().all() for t in state["network"].values())
     with pytest.raises(InputError, match="is not done"):
         load_tuned(tmp_path / "run", model.classifier)
