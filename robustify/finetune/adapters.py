@@ -13,7 +13,7 @@ from torch import nn
 
 from robustify.classifiers import ImageClassifier
 from robustify.errors import InputError, ModelError, RunError
-from robustify.finetune.lora import peft_layers
+from robustify.finetune.lora import check_merged, exact_logits, peft_layers
 from robustify.finetune.targets import core
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -67,7 +67,7 @@ def load_adapter(classifier: ImageClassifier, folder: Path) -> None:
 
     Raises:
         InputError: If the folder holds no adapter, or one that does not fit; then load the classifier anew.
-        ModelError: If the classifier has adapters already.
+        ModelError: If the classifier has adapters already, or merging these moved its logits by more than rounding.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
@@ -83,6 +83,7 @@ def load_adapter(classifier: ImageClassifier, folder: Path) -> None:
         with _no_warnings():
             model = PeftModel.from_pretrained(network, str(folder))
             expected = set(get_peft_model_state_dict(model))
+            before = exact_logits(classifier)
             model.merge_and_unload(safe_merge=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
         raise InputError(f"the adapter in {folder} does not fit {classifier.name}: {error}") from error
@@ -93,6 +94,7 @@ def load_adapter(classifier: ImageClassifier, folder: Path) -> None:
         )
     classifier.requires_grad_(False)
     classifier.eval()
+    check_merged(classifier, before)
 
 
 def _write(classifier: ImageClassifier, folder: Path, base: str) -> None:

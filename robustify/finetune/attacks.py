@@ -17,6 +17,9 @@ from robustify.finetune.losses import DrawLogits, Labels, LogProbabilities, PerI
 from robustify.smoothing import SmoothedClassifier
 from robustify.types import Pixels
 
+_PULL = 16.0
+"""Far from both ends of what float16 can say."""
+
 Copies: TypeAlias = Float[Tensor, "draws batch channels height width"]
 """Several versions of each image of a batch: its noise, or its noisy or denoised copies."""
 
@@ -41,7 +44,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 def noisy_logits(model: SmoothedClassifier, pixels: Pixels, noise: Copies) -> DrawLogits:
     """Logits of images behind noise and denoiser, differentiable in the pixels."""
-    return model.logits((pixels + noise).flatten(0, 1)).view(*noise.shape[:2], -1)
+    logits: Tensor = model.classifier(model.denoise((pixels + noise).flatten(0, 1)))
+    return logits.view(*noise.shape[:2], -1)
 
 
 def smooth_pgd(
@@ -63,7 +67,7 @@ def smooth_pgd(
     change = torch.zeros_like(pixels)
     with frozen(model):
         for _ in range(steps):
-            slope = _slope(lambda now: _error(model, now, labels, noise), pixels + change)
+            slope = _image_slope(model, pixels + change, labels, noise)
             change = (pixels + change + 2 * epsilon / steps * _unit(slope)).clamp(0, 1) - pixels
             change = within(change, epsilon)
     return (pixels + change).clamp(0, 1)  # sums round
@@ -85,7 +89,7 @@ def smoothmix_path(
     path = [pixels]
     with frozen(model):
         for _ in range(steps):
-            slope = _slope(lambda now: _error(model, now, labels, noise), path[-1])
+            slope = _image_slope(model, path[-1], labels, noise)
             path.append((path[-1] + step_size * _unit(slope)).clamp(0, 1))
     return path
 
@@ -118,14 +122,15 @@ def kl_noise_pgd(
     """
     mean, deviation = _moments(noise)
 
-    def divergence(now: Copies) -> PerImage:
-        logits: Tensor = model.classifier((pixels + now).flatten(0, 1))
-        return mean_kl(log_target.double(), logits.double().view(*noise.shape[:2], -1))
+    def logits(now: Copies) -> DrawLogits:
+        found: Tensor = model.classifier((pixels + now).flatten(0, 1))
+        return found.view(*noise.shape[:2], -1)
 
     moved = noise
     with frozen(model):
         for _ in range(steps):
-            step = _unit(_slope(divergence, moved).flatten(0, 1)).view_as(noise)
+            slope = _slope(logits, lambda found: mean_kl(log_target.double(), found), moved, each=(2,))
+            step = _unit(slope.flatten(0, 1)).view_as(noise)
             change = moved + 2 * epsilon / steps * step - noise
             moved = noise + within(change.flatten(0, 1), epsilon).view_as(noise)
             now_mean, now_deviation = _moments(moved)
@@ -140,15 +145,31 @@ def within(change: Pixels, epsilon: float) -> Pixels:
     return shorter
 
 
-def _error(model: SmoothedClassifier, pixels: Pixels, labels: Labels, noise: Copies) -> PerImage:
-    """What attacks on images raise."""
-    return smoothed_nll(noisy_logits(model, pixels, noise).double(), labels)
+def _image_slope(model: SmoothedClassifier, pixels: Pixels, labels: Labels, noise: Copies) -> Pixels:
+    """Of the loss of the soft smoothed classifier, up to a positive factor for each image."""
+    return _slope(
+        lambda now: noisy_logits(model, now, noise), lambda found: smoothed_nll(found, labels), pixels, each=(0, 2)
+    )
 
 
 @torch.enable_grad()
-def _slope(objective: Callable[[Tensor], PerImage], at: Tensor) -> Tensor:
+def _slope(
+    logits_at: Callable[[Tensor], DrawLogits],
+    error: Callable[[DrawLogits], PerImage],
+    at: Tensor,
+    each: tuple[int, ...],
+) -> Tensor:
+    """Of the error, up to a positive factor for each image or copy, whose axes of the logits are `each`.
+
+    The slope in the logits is found in float64 and scaled to `_PULL` before it passes the network: where a prediction
+    is nearly certain, it would vanish in float16.
+    """
     at = at.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(objective(at).sum(), at)
+    logits = logits_at(at)
+    exact = logits.detach().double().requires_grad_()
+    (pull,) = torch.autograd.grad(error(exact).sum(), exact)
+    pull = _PULL * pull / pull.abs().amax(each, keepdim=True).clamp(min=_tiny(pull))
+    (slope,) = torch.autograd.grad(logits, at, pull.to(logits.dtype))
     return slope
 
 

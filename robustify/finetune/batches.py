@@ -93,7 +93,8 @@ class Batches:
         if self.copies is not None:
             numbers = [number % self.copies.copies for number in numbers]
         pixels = augment(pixels, rows, recipe.augment, seed=recipe.seed, epoch=epoch)
-        noise = self.sigma * normal(recipe.seed, rows, numbers, pixels.shape[1:])
+        drawn = numbers if self.copies is None else ()
+        noise = self.sigma * normal(recipe.seed, rows, drawn, pixels.shape[1:])
         return Batch(
             pixels=pixels.to(device),
             labels=labels.to(device) if labels is not None else None,
@@ -101,6 +102,7 @@ class Batches:
             rows=torch.tensor(rows),
             epoch=step / self.per_epoch,
             denoised=self.copies.read(rows, numbers).to(device) if self.copies is not None else None,
+            seed=recipe.seed,
         )
 
 

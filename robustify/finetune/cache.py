@@ -1,5 +1,6 @@
 """Denoised copies on disk: the denoiser is fixed, so what it makes of a noisy image can serve many epochs."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,6 @@ from robustify.files import disk
 from robustify.finetune.examples import Examples
 from robustify.finetune.randomness import normal
 from robustify.smoothing import SmoothedClassifier
-from robustify.smoothing.smoothed import PRECISIONS
 
 
 @final
@@ -46,7 +46,7 @@ class DenoisedCopies:
                 )
             with disk(folder, "Files written before"):
                 _new(file, (rows, copies, *shape), np.float16)
-                _new(done, (rows,), np.uint8)
+                _new(done, (rows,), np.uint8)  # last: where it is there, so is all the room
         self._pixels = np.lib.format.open_memmap(file, mode="r+")
         self._done = np.lib.format.open_memmap(done, mode="r+")
 
@@ -63,9 +63,7 @@ class DenoisedCopies:
                 clean = examples.__getitems__(rows).pixels.to(model.classifier.device)
                 noise = normal(seed, rows, range(self.copies), clean.shape[1:]).to(clean.device)
                 noisy = (clean + model.sigma * noise).flatten(0, 1)
-                lower = model.precision != "float32"
-                with torch.autocast(noisy.device.type, PRECISIONS[model.precision] if lower else None, enabled=lower):
-                    pixels = model.denoiser(noisy, model.sigma).view(self.copies, *clean.shape)
+                pixels = model.denoise(noisy).view(self.copies, *clean.shape)
                 with disk(self._folder, "Copies written before"):
                     self._pixels[rows] = pixels.transpose(0, 1).half().cpu().numpy()
                     self._done[rows] = 1
@@ -78,4 +76,13 @@ class DenoisedCopies:
 
 
 def _new(file: Path, shape: tuple[int, ...], dtype: type) -> None:
-    np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape).flush()
+    """Zeros, with room on the disk: writing to a file mapped into memory would otherwise kill the process."""
+    beside = file.with_name(f".{file.name}")
+    np.lib.format.open_memmap(beside, mode="w+", dtype=dtype, shape=shape).flush()
+    try:
+        if hasattr(os, "posix_fallocate"):
+            with beside.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, beside.stat().st_size)
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)

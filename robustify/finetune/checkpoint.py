@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from robustify.errors import RunError
 from robustify.files import disk, write_whole
 
+_UNDONE = ".tune.json."
+"""What a killed process may leave of a folder that it began."""
+
 
 @final
 class RunFolder:
@@ -33,22 +36,23 @@ class RunFolder:
         if file.is_file():
             _check_same(json.loads(file.read_text()), wanted, folder)
             return
-        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        if folder.is_file() or (folder.is_dir() and any(not p.name.startswith(_UNDONE) for p in folder.iterdir())):
             raise RunError(f"{str(folder)!r} holds something that is no training run; choose another folder")
         with disk(folder, "Models trained before"):
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(file, json.dumps(wanted, indent=2).encode())
 
-    def save(self, state: Mapping[str, Any]) -> None:
+    def save(self, state: bytes) -> None:
         """Replaces the state, whole or not at all.
+
+        Arguments:
+            state: Of `packed`.
 
         Raises:
             RunError: If the disk is full or gone; the state before stays.
         """
-        content = BytesIO()
-        torch.save(dict(state), content)
         with disk(self.folder, "Steps up to the last checkpoint"):
-            write_whole(self._state, content.getvalue())
+            write_whole(self._state, state)
 
     def load(self) -> dict[str, Any] | None:
         """The state; None where there is none yet.
@@ -65,6 +69,13 @@ class RunFolder:
                 f"cannot read {str(self._state)!r}: {error}.\n  Delete it to train from the start."
             ) from error
         return state
+
+
+def packed(state: Mapping[str, Any]) -> bytes:
+    """As `RunFolder.load` reads it."""
+    content = BytesIO()
+    torch.save(dict(state), content)
+    return content.getvalue()
 
 
 def is_training_run(folder: Path) -> bool:

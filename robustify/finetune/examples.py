@@ -12,8 +12,11 @@ from torch.utils.data import Dataset
 
 from robustify.errors import InputError
 from robustify.smoothing import SmoothedClassifier
-from robustify.smoothing.inputs import OneImage
+from robustify.smoothing.inputs import OneImage, to_pixels
 from robustify.types import Pixels
+
+LOOKED_AT = 16
+"""Images of a folder or data set that tell it from another."""
 
 
 @runtime_checkable
@@ -40,11 +43,13 @@ class Examples(Dataset[Any]):
     Arguments:
         model: Says which shape and which classes.
         images: An array or tensor (N, C, H, W), or (N, H, W) of gray images, of bytes or of floats in [0, 1]; or N
-            images of any kind, decoded when needed; or a data set of (image, label), where `labels` is None.
+            images of any kind, decoded when needed; or a data set of (image, label), where `labels` is None. A data
+            set that changes its images at random is taken as it is; a run on it is not repeatable.
         labels: N class indices; None where there are none.
 
     Raises:
-        InputError: If there are no images, a label is no class of the model, or the shape is not the model's.
+        InputError: If there are no images, a label is no class of the model, the shape is not the model's, or pixels
+            of an array are not in [0, 1].
     """
 
     def __init__(
@@ -74,9 +79,17 @@ class Examples(Dataset[Any]):
             self._images = cast(Sequence[OneImage], images)
             if tuple(images.shape[1:]) != model.contract.shape:
                 raise InputError(f"expected images of shape (N, {_shape(model)}); got {tuple(images.shape)}")
+            self._check_range(images)
         self.labels = _checked(labels, len(images), model) if labels is not None else None
         if self._pairs is not None:
             self.labels = _checked(_labels_of(self._pairs), len(images), model)
+
+    def _check_range(self, images: Tensor) -> None:
+        """In words of the first image that is out of it."""
+        if images.is_floating_point():
+            low, high = images.flatten(1).aminmax(dim=1)
+            for row in (~((low >= 0) & (high <= 1))).nonzero().flatten()[:1].tolist():  # NaN is not in it, either
+                self._pixels(row)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -90,17 +103,23 @@ class Examples(Dataset[Any]):
     def _pixels(self, row: int) -> Tensor:
         image = self._pairs[row][0] if self._pairs is not None else self._images[row]
         try:
-            return self._model.prepare(image, "float").cpu()
+            return to_pixels(image, self._model.classifier.preprocessing, self._model.contract)
         except InputError as error:
             raise InputError(f"image {row} of the training data cannot be used: {error}") from error
 
     def fingerprint(self) -> str:
-        """SHA-256 of the labels, the first and the last image, and how many there are."""
+        """SHA-256 of the labels, how many images there are, and the images: of an array all, else some.
+
+        Of a data set that gives another image each time, the labels must do.
+        """
         digest = sha256(f"{len(self)}|".encode())
         if self.labels is not None:
             digest.update(self.labels.numpy().data)
-        for row in (0, len(self) - 1):
-            digest.update(self.__getitems__([row]).pixels.contiguous().numpy().data)
+        if isinstance(self._images, Tensor):
+            digest.update(self._images.cpu().contiguous().numpy().data)
+        elif torch.equal(self._pixels(0), self._pixels(0)):
+            for row in sorted({round(i * (len(self) - 1) / (LOOKED_AT - 1)) for i in range(LOOKED_AT)}):
+                digest.update(self._pixels(row).contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -112,9 +131,10 @@ def _gives_pairs(images: Any) -> bool:  # noqa: ANN401
 
 
 def _labels_of(pairs: Labelled) -> Sequence[int | float | None]:
-    """Without decoding an image where the data set keeps its labels apart, as torchvision's do."""
+    """Without decoding every image where the data set keeps its labels apart, unchanged, as torchvision's do."""
     targets = getattr(pairs, "targets", None)
-    if targets is not None and len(targets) == len(pairs):
+    unchanged = getattr(pairs, "target_transform", None) is None
+    if targets is not None and unchanged and len(targets) == len(pairs) and int(targets[0]) == pairs[0][1]:
         return [int(target) for target in targets]
     return [pairs[row][1] for row in range(len(pairs))]
 

@@ -59,7 +59,11 @@ class History:
         self._images += images
         if (step + 1) % self.every == 0:
             self._close()
-        return self._diagnose(means["hit"]) if "hit" in means else None
+        if "hit" not in means:
+            return None
+        if step == 0 and images >= LEAST_IMAGES:
+            self._best = means["hit"]  # nothing is learned yet
+        return self._diagnose(means["hit"])
 
     def add_hits(self, hits: Tensor, images: Tensor) -> None:
         """Hits and images of one step, summed by class."""
@@ -121,7 +125,7 @@ class History:
             if rows:
                 sink = BytesIO()
                 pq.write_table(pa.Table.from_pylist(rows), sink)
-                with disk(folder, "Tuned weights"):
+                with disk(folder, "Steps up to the last checkpoint"):
                     write_whole(folder / f"{name}.parquet", sink.getvalue())
 
     def _close(self) -> None:

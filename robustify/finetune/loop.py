@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from robustify.errors import RunError
+from robustify.finetune.attacks import frozen
 from robustify.finetune.batches import Batches
-from robustify.finetune.checkpoint import RunFolder, restore_trained, trained_state
+from robustify.finetune.checkpoint import RunFolder, packed, restore_trained, trained_state
 from robustify.finetune.examples import Picked
 from robustify.finetune.held_out import HeldOut
 from robustify.finetune.history import History
@@ -27,6 +28,7 @@ from robustify.finetune.layers import layer_depths
 from robustify.finetune.lora import train_mode
 from robustify.finetune.randomness import generator
 from robustify.finetune.recipe import Recipe
+from robustify.finetune.targets import run, weight_layers
 from robustify.smoothing import SmoothedClassifier
 from robustify.smoothing.smoothed import PRECISIONS
 
@@ -76,22 +78,25 @@ class Loop:
         self.history = History(student.labels, every=max(1, batches.steps // 1000), log=log)
         self.step = 0
         self.warnings: list[str] = []
+        self._kept: bytes | None = None
 
     def run(self) -> History:
         """Trains to the end, from the last checkpoint if there is one."""
         self._restore()
         self._judge()
         train_mode(self.network)
-        saved = -math.inf  # the first step is kept at once
+        done, kept = self.step == self.batches.steps, -math.inf  # the first step is kept at once
         with tqdm(total=self.batches.steps, initial=self.step, desc="tune", unit="step", disable=self.quiet) as bar:
-            for picked in self.batches.load(self.step) if self.step < self.batches.steps else ():
+            for picked in () if done else self.batches.load(self.step):
                 bar.set_postfix(self._one_step(picked), refresh=False)
                 bar.update()
                 if self.step % self.batches.per_epoch == 0:
                     self._judge()
-                if time.monotonic() - saved > CHECKPOINT_SECONDS or self.step == self.batches.steps:
-                    self._save()
-                    saved = time.monotonic()
+                if time.monotonic() - kept > CHECKPOINT_SECONDS:
+                    self._keep()
+                    kept = time.monotonic()
+        if not done:
+            self._finish()
         self.processes.wait_for_everyone()
         return self.history
 
@@ -113,8 +118,11 @@ class Loop:
         epoch, rows = self.step / self.batches.per_epoch, self.batches.rows(self.step)
         rate = self._set_rates(epoch)
         sums, hits, seen = self._gradients(picked, len(rows))
-        self._check_finite(float(sums["loss"]), rows)
+        self._check_finite("loss", float(sums["loss"]), rows)
         self.scaler.unscale_(self.optimizer)
+        if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:  # else the scaler leaves such a step out
+            self._check_finite("gradient", self._steepest(), rows)
+        self._write()
         if self.recipe.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.learning, self.recipe.clip)
         self.scaler.step(self.optimizer)
@@ -159,15 +167,19 @@ class Loop:
         values, hits, seen = packed.cpu().split([len(sums), len(hits), len(seen)])
         return dict(zip(sums, values, strict=True)), hits, seen
 
-    def _check_finite(self, loss: float, rows: list[int]) -> None:
-        if not math.isfinite(loss):
-            kept = "keeps the state of the last checkpoint" if self.folder.load() else "kept no step yet"
-            raise RunError(
-                f"the loss is {loss} at step {self.step} of {self.batches.steps}, rows {rows[:4]} and "
-                f"{max(0, len(rows) - 4)} more: training stopped.\n"
-                f"  {str(self.folder.folder)!r} {kept}. Try a smaller learning rate "
-                "or precision='float32'."
-            )
+    def _check_finite(self, what: str, value: float, rows: list[int]) -> None:
+        if not math.isfinite(value):
+            where = f"at step {self.step} of {self.batches.steps}, rows {rows[:4]} and {max(0, len(rows) - 4)} more"
+            raise RunError(f"the {what} is {value} {where}: training stopped.\n  {self._advice()}")
+
+    def _steepest(self) -> float:
+        """The largest entry of the gradient."""
+        slopes = [torch.linalg.vector_norm(p.grad, math.inf) for p in self.learning if p.grad is not None]
+        return float(torch.stack(slopes).amax()) if slopes else 0.0
+
+    def _advice(self) -> str:
+        kept = "keeps the state of the last checkpoint" if self.folder.load() else "kept no step yet"
+        return f"{str(self.folder.folder)!r} {kept}. Try a smaller learning rate or precision='float32'."
 
     def _set_rates(self, epoch: float) -> float:
         rate = self.recipe.learning_rate_at(epoch, step=1 / self.batches.per_epoch)
@@ -177,11 +189,19 @@ class Loop:
             group["weight_decay"] = decay if group["decays"] else 0.0
         return rate
 
-    def _save(self) -> None:
-        if not self.processes.is_main_process:
-            return
-        self.folder.save(
-            {
+    def _finish(self) -> None:
+        """Writes the last state, if the network answers with numbers."""
+        with frozen(self.student):
+            logits = run(self.student.classifier)
+        if not bool(logits.isfinite().all()):
+            raise RunError(f"the logits are not finite after the last step: nothing was made.\n  {self._advice()}")
+        self._keep()
+        self._write()
+
+    def _keep(self) -> None:
+        """Takes the state down; it is written once the next loss and gradient show that it is good."""
+        if self.processes.is_main_process:
+            state = {
                 "step": self.step,
                 "network": trained_state(self.network),
                 "optimizer": self.optimizer.state_dict(),
@@ -189,10 +209,17 @@ class Loop:
                 "objective": dict(self.recipe.objective.state_dict()),
                 "history": self.history.state(),
             }
-        )
+            self._kept = packed(state)
+
+    def _write(self) -> None:
+        if self._kept is not None:
+            self.folder.save(self._kept)
+            self.history.write(self.folder.folder)
+            self._kept = None
 
     def _restore(self) -> None:
         if (state := self.folder.load()) is None:
+            self.recipe.objective.load_state_dict({})  # what it remembers of another run
             return
         self.step = state["step"]
         restore_trained(self.network, state["network"])
@@ -203,13 +230,17 @@ class Loop:
 
 
 def parameter_groups(network: nn.Module, layer_decay: float) -> tuple[list[float], list[dict[str, Any]]]:
-    """Parameters that learn, by depth and by whether weights decay: each group's scale of the rate, and the groups."""
+    """Parameters that learn, by depth and by whether they decay: each group's scale of the rate, and the groups.
+
+    Weights of layers decay, and adapters; biases, norms, tokens, positions and scales do not.
+    """
     depths = layer_depths(network) if layer_decay < 1 else {}
     last = max(depths.values(), default=0)
+    weights = {id(p) for _, layer in weight_layers(network) for p in layer.parameters() if p.ndim > 1}
     found: dict[tuple[int, bool], list[Tensor]] = {}
     for name, p in network.named_parameters():
         if p.requires_grad:
-            found.setdefault((depths.get(name, 0), p.ndim > 1), []).append(p)
+            found.setdefault((depths.get(name, 0), id(p) in weights), []).append(p)
     scales = [layer_decay ** (last - depth) for depth, _ in found]
     return scales, [{"params": params, "decays": decays} for (_, decays), params in found.items()]
 

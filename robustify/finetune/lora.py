@@ -31,7 +31,8 @@ class Lora:
         alpha: Scale of the updates, times the rank.
         dropout: Share of an adapter's inputs dropped in training; in [0, 1).
         layers: `attention` (queries and values; every layer of the blocks where nothing attends), `all` layers of
-            the blocks, or regular expressions that match whole module names.
+            the blocks, or regular expressions that match whole module names. Of an `nn.MultiheadAttention` the
+            queries, keys and values together.
 
     Raises:
         InputError: If a number is out of its range.
@@ -151,7 +152,7 @@ def merge(classifier: ImageClassifier) -> None:
     """
     network = core(classifier.network)
     classifier.eval()
-    before = _logits(classifier)
+    before = exact_logits(classifier)
     try:
         _merge_adapters(network)
     except ValueError as error:  # peft's word for weights that are not finite
@@ -160,7 +161,12 @@ def merge(classifier: ImageClassifier) -> None:
         ) from error
     classifier.requires_grad_(False)
     classifier.eval()
-    gap = float((_logits(classifier) - before).abs().max() / before.abs().max().clamp(min=1e-6))
+    check_merged(classifier, before)
+
+
+def check_merged(classifier: ImageClassifier, before: Logits) -> None:
+    """Raises `ModelError` where merging adapters moved the logits, `exact_logits` before it, by more than rounding."""
+    gap = float((exact_logits(classifier) - before).abs().max() / before.abs().max().clamp(min=1e-6))
     tolerance = 1e-5 if classifier.dtype == torch.float32 else 8 * torch.finfo(classifier.dtype).eps
     if not gap <= tolerance:  # also refuses NaN
         raise ModelError(
@@ -194,7 +200,8 @@ def _inject(network: nn.Module, lora: Lora, names: tuple[str, ...]) -> None:
     )
     inject_adapter_in_model(config, network)
     for name in fused:
-        module = network.get_submodule(name)
+        module: Any = network.get_submodule(name)
+        module.get_base_layer().out_proj.requires_grad_(False)  # stays 0: peft adds this update twice
         module.register_forward_pre_hook(_remember_weights)
         module.register_forward_hook(_restore_weights)
     network.eval()
@@ -237,6 +244,7 @@ def _merge_adapters(network: nn.Module) -> None:
         del network.peft_config
 
 
-def _logits(classifier: ImageClassifier) -> Logits:
+def exact_logits(classifier: ImageClassifier) -> Logits:
+    """Of two images, without TF32."""
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         return run(classifier)

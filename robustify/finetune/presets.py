@@ -30,6 +30,7 @@ class Preset:
         settings: Its settings that hold at every sigma.
         by_sigma: Settings that depend on sigma.
         training: Fields of `Recipe`.
+        copies: Noisy copies in each step, whatever the number of draws; sets the batch, where it is published so.
     """
 
     source: str
@@ -37,12 +38,15 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     by_sigma: Mapping[float, Mapping[str, Any]] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    copies: int | None = None
 
     def recipe(self, sigma: float) -> Recipe:
         """At sigma, or at the published sigma nearest to it in ratio."""
         nearest = min(self.by_sigma, key=lambda s: abs(math.log(s / sigma)), default=None)
         extra = self.by_sigma[nearest] if nearest is not None else {}
-        return Recipe(objective=OBJECTIVES.find(self.objective)(**{**self.settings, **extra}), **self.training)
+        objective = OBJECTIVES.find(self.objective)(**{**self.settings, **extra})
+        batch = {"batch": self.copies // objective.draws} if self.copies is not None else {}
+        return Recipe(objective=objective, **{**self.training, **batch})
 
 
 _KAIST_CIFAR = {
@@ -58,6 +62,9 @@ _KAIST_CIFAR = {
     "augment": "crop",
 }
 _KAIST_MNIST = {**_KAIST_CIFAR, "epochs": 90, "learning_rate": 0.01, "drop_every": 30, "augment": "none"}
+_COPIES = 256
+"""In each step of this group's code, which splits a batch of so many images among the draws."""
+
 _KAIST = "as in Jeong, Kim, Shin, 2023 (CAT-RS), whose code trains it so; ResNet-110"
 _LENET = "as in Jeong, Kim, Shin, 2023 (CAT-RS), whose code trains it so; LeNet"
 
@@ -101,13 +108,15 @@ PRESETS: dict[str, Preset] = {
         {"draws": 4, "steps": 4, "epsilon": 1.0},
         {0.25: {"weight": 0.5}, 0.5: {"weight": 1.0}, 1.0: {"weight": 2.0}},
         _KAIST_CIFAR,
+        copies=_COPIES,
     ),
     "cat-rs/mnist": Preset(
         "Jeong, Kim, Shin, 2023; LeNet; the weight is published for sigma = 0.25 alone, the others are CIFAR-10's",
         "cat-rs",
         {"draws": 4, "steps": 4, "epsilon": 1.0},
         {0.25: {"weight": 1.0}, 0.5: {"weight": 1.0}, 1.0: {"weight": 2.0}},
-        _KAIST_MNIST | {"epochs": 150, "drop_every": 50},
+        _KAIST_MNIST,
+        copies=_COPIES,
     ),
     "gaussian/cifar10": Preset(f"Cohen, Rosenfeld, Kolter, 2019, {_KAIST}", "gaussian", training=_KAIST_CIFAR),
     "gaussian/mnist": Preset(f"Cohen, Rosenfeld, Kolter, 2019, {_LENET}", "gaussian", training=_KAIST_MNIST),
@@ -127,6 +136,7 @@ PRESETS: dict[str, Preset] = {
         {"draws": 2, "entropy": 0.5},
         {0.25: {"weight": 20.0}, 0.5: {"weight": 10.0}, 1.0: {"weight": 10.0}},
         _KAIST_CIFAR,
+        copies=_COPIES,
     ),
     "consistency/mnist": Preset(
         f"Jeong, Shin, 2020, {_LENET}",
@@ -134,6 +144,7 @@ PRESETS: dict[str, Preset] = {
         {"draws": 2, "entropy": 0.5},
         {0.25: {"weight": 10.0}, 0.5: {"weight": 5.0}, 1.0: {"weight": 5.0}},
         _KAIST_MNIST,
+        copies=_COPIES,
     ),
     "consistency/imagenet": Preset(
         "Jeong, Shin, 2020; ResNet-50",
@@ -141,6 +152,7 @@ PRESETS: dict[str, Preset] = {
         {"draws": 2, "weight": 5.0},
         {0.5: {"entropy": 0.5}, 1.0: {"entropy": 0.1}},
         _KAIST_CIFAR | {"epochs": 90, "drop_every": 30},
+        copies=_COPIES,
     ),
     "macer/cifar10": Preset(
         "Zhai, Dan, He, Zhang, Gong, Ravikumar, Hsieh, Wang, 2020; ResNet-110",
@@ -167,12 +179,14 @@ PRESETS: dict[str, Preset] = {
             1.0: {"draws": 2, "epsilon": 2.0},
         },
         _KAIST_CIFAR,
+        copies=_COPIES,
     ),
     "smoothadv/mnist": Preset(
         f"Salman, Yang, Li, Zhang, Zhang, Razenshteyn, Bubeck, 2019, {_LENET}",
         "smoothadv",
         {"steps": 10, "ramp": 10.0, "draws": 4, "epsilon": 255 / 256},
         training=_KAIST_MNIST,
+        copies=_COPIES,
     ),
     "smoothadv+consistency/cifar10": Preset(
         f"Jeong, Shin, 2020, {_KAIST}",
@@ -184,6 +198,7 @@ PRESETS: dict[str, Preset] = {
             1.0: {"draws": 2, "epsilon": 2.0, "weight": 1.0},
         },
         _KAIST_CIFAR,
+        copies=_COPIES,
     ),
     "smoothmix/cifar10": Preset(
         f"Jeong, Park, Kim, Lee, Kim, Shin, 2021, {_KAIST}",
@@ -195,6 +210,7 @@ PRESETS: dict[str, Preset] = {
             1.0: {"step_size": 2.0, "mix_steps": 1},
         },
         _KAIST_CIFAR,
+        copies=_COPIES,
     ),
     "smoothmix/mnist": Preset(
         f"Jeong, Park, Kim, Lee, Kim, Shin, 2021, {_LENET}",
@@ -202,6 +218,7 @@ PRESETS: dict[str, Preset] = {
         {"draws": 4, "step_size": 1.0, "weight": 5.0, "ramp": 10.0},
         {0.25: {"steps": 2}, 0.5: {"steps": 4}, 1.0: {"steps": 8}},
         _KAIST_MNIST,
+        copies=_COPIES,
     ),
 }
 
@@ -266,8 +283,9 @@ def default_recipe(objective: Objective, model: SmoothedClassifier, images: int)
     batch = min(64, images)
     epochs = min(30, max(1, round(_STEPS * batch / images)))
     channels, height, width = model.contract.shape
-    copies = min(objective.draws * epochs, 2 * objective.draws if epochs < 4 else 4 * objective.draws)
+    copies = objective.draws * (2 if epochs < 4 else 4)
     fits = 2 * images * copies * channels * height * width <= _CACHE_BYTES
+    pays = objective.cacheable and copies < objective.draws * epochs
     return Recipe(
         objective=objective,
         adapt=adapt,
@@ -278,7 +296,7 @@ def default_recipe(objective: Objective, model: SmoothedClassifier, images: int)
         weight_decay=(0.01, 0.01),
         clip=1.0,
         precision=model.precision,
-        cache=copies if objective.cacheable and fits and not isinstance(model.denoiser, Identity) else 0,
+        cache=copies if pays and fits and not isinstance(model.denoiser, Identity) else 0,
     )
 
 
@@ -295,7 +313,8 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         raise InputError(f"no setting named {unknown[0]!r}; there are {', '.join(sorted(own | known))}")
     objective = replace(recipe.objective, **inner) if inner else recipe.objective  # type: ignore[type-var]
     outer = {key: value for key, value in settings.items() if key in own}
-    recipe = replace(recipe, objective=objective)
+    cache = outer.get("cache", recipe.cache and max(recipe.cache, objective.draws))
+    recipe = replace(recipe, objective=objective, cache=cache)
     if "epochs" in outer:  # what depends on it follows, unless it is given too
         epochs = max(1, outer["epochs"])
         recipe = _lasting(recipe, epochs / recipe.epochs, *inner)

@@ -32,13 +32,14 @@ class Recipe:
         epochs: Passes over the data.
         batch: Images per optimizer step, over all processes; the last of an epoch may be smaller.
         micro_batch: Images per forward pass and process; all at once where None. Changes memory, not the result,
-            apart from batch normalisation and rounding.
+            apart from batch normalisation, dropout and rounding.
         optimizer: "adamw", or "sgd" with momentum .9.
         learning_rate: At its highest.
         final_learning_rate: At the end of a cosine schedule.
         warmup: Epochs, with a fraction, in which the rate rises from 0.
         drop_every: Epochs after which the rate falls to a tenth, again and again; a cosine schedule where None.
-        weight_decay: Of matrices and kernels at the start and at the end, with a cosine between.
+        weight_decay: Of the weights of linear layers, convolutions, attentions and adapters, at the start and at the
+            end, with a cosine between.
         layer_decay: The learning rate of a layer is this much smaller than that of the layer after it.
         clip: Largest norm of the gradient; unlimited where None.
         precision: "float32", or "bfloat16" or "float16" by autocast.
@@ -90,6 +91,10 @@ class Recipe:
         _expect(self.precision in PRECISIONS, f"precision {', '.join(PRECISIONS)}", self.precision)
         _expect(self.augment in AUGMENTATIONS, f"augment {', '.join(AUGMENTATIONS)}", self.augment)
         draws = self.objective.draws
+        _expect(isinstance(draws, int) and draws >= 1, "a whole number of draws, at least 1", draws)
+        for name in ("weight", *self.objective.in_epochs):
+            value = getattr(self.objective, name, 0.0)
+            _expect(0 <= value < math.inf, f"a finite {name} of at least 0", value)
         _expect(self.cache == 0 or self.cache >= draws, f"cache of 0 or at least {draws}, the draws", self.cache)
         if self.cache and not self.objective.cacheable:
             raise InputError(

@@ -78,7 +78,7 @@ def targets(classifier: ImageClassifier, layers: str | tuple[str, ...] = "attent
 
 
 def find_head(classifier: ImageClassifier, calls: list[str] | None = None) -> tuple[str, ...]:
-    """The layers that run last and have one output per class; DeiT has two.
+    """The layers that run last and have one output per class; DeiT has two. Of a block's own it can be one at most.
 
     Arguments:
         classifier: In evaluation mode.
@@ -86,12 +86,13 @@ def find_head(classifier: ImageClassifier, calls: list[str] | None = None) -> tu
     """
     network = core(classifier.network)
     head: list[str] = []
+    units = blocks(network)
     if isinstance(network, ZeroShotNetwork):  # its head is made of texts; what runs last is the image projection
         return ()
     for name in reversed(_calls(classifier) if calls is None else calls):
         module = network.get_submodule(name)
         outputs = module.out_features if isinstance(module, nn.Linear) else getattr(module, "out_channels", None)
-        if outputs != len(classifier.labels):
+        if outputs != len(classifier.labels) or (head and _is_within(name, units)):
             break
         head.insert(0, name)
     return tuple(head)

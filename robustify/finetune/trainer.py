@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from accelerate import PartialState
 
-from robustify.errors import InputError
+from robustify.errors import InputError, ModelError
 from robustify.files import disk, write_whole
 from robustify.finetune.batches import Batches
 from robustify.finetune.cache import DenoisedCopies
@@ -84,7 +84,8 @@ def tune(
         held_out: Other images with labels, which only tell how well it goes: their noisy copies are looked at before
             training and after each epoch.
         workers: Processes that decode images.
-        log: Called with each row of the history and of what held-out images tell, such as `wandb.log`.
+        log: Called with each row of the history and of what held-out images tell, such as `wandb.log`; a run that
+            continues repeats rows after its checkpoint.
         quiet: Prints nothing and shows no progress bar.
 
     Raises:
@@ -95,10 +96,11 @@ def tune(
     """
     out = Path(out)
     processes = PartialState(cpu=model.classifier.device.type == "cpu")
-    _check(examples, recipe, processes.num_processes)
+    _check(model, examples, recipe, processes.num_processes)
     judge = _judge(processes, held_out, recipe, quiet)
     student = copy.deepcopy(model)
-    with torch.random.fork_rng(devices=()):
+    student.denoiser.requires_grad_(False)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(recipe.seed)
         summary = adapt(student.classifier, recipe.adapt)
     folder = _open(processes, out, _config(model, examples, held_out, recipe))
@@ -120,7 +122,6 @@ def tune(
         history = loop.run()
     if processes.is_main_process:
         save_tuned(out, student.classifier, recipe.adapt)
-        history.write(out)
         svg = training_svg(history.rows, history.hallucination(), history.held_out)
         with disk(out, "Tuned weights"):
             write_whole(out / "training.svg", svg.encode())
@@ -138,7 +139,7 @@ def tune(
     return result
 
 
-def _check(examples: Examples, recipe: Recipe, processes: int) -> None:
+def _check(model: SmoothedClassifier, examples: Examples, recipe: Recipe, processes: int) -> None:
     if not isinstance(examples, Examples):
         raise InputError(f"expected Examples(model, images, labels); got {type(examples).__name__}")
     if not isinstance(recipe, Recipe):
@@ -150,6 +151,12 @@ def _check(examples: Examples, recipe: Recipe, processes: int) -> None:
             f"{type(recipe.objective).__name__} needs labels; the data has none.\n"
             "  Label the images, or use stability, which learns from the model's own clean predictions."
         )
+    if model.classifier.dtype != torch.float32:
+        raise ModelError(
+            f"the weights of {model.classifier.name} are {model.dtype}: small steps would be rounded away.\n"
+            "  Load them in float32; Recipe(precision='bfloat16') computes in lower precision all the same."
+        )
+    recipe.objective.check(len(examples), len(model.labels))
     if processes > 1 and recipe.objective.remembers:
         raise InputError(
             f"{type(recipe.objective).__name__} remembers every image, and {processes} processes would each remember "
@@ -183,6 +190,7 @@ def _config(model: SmoothedClassifier, examples: Examples, held_out: Examples | 
         "denoiser": f"{model.denoiser.name}: {model.denoiser.describe(model.sigma)}",
         "denoiser_sha256": denoiser_hash(model.denoiser, model.sigma),
         "sigma": model.sigma,
+        "dtype": model.dtype,
         "images": len(examples),
         "data_sha256": examples.fingerprint(),
         "held_out_sha256": None if held_out is None else held_out.fingerprint(),

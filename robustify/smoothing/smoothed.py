@@ -98,10 +98,19 @@ class SmoothedClassifier(nn.Module):
 
     def logits(self, noisy: Pixels) -> Logits:
         """The base classifier: one denoising step, then the classifier; a fixed function of each noisy image."""
-        lower = self.precision != "float32"
-        with torch.autocast(noisy.device.type, PRECISIONS[self.precision] if lower else None, enabled=lower):
+        with self._autocast(noisy):
             logits: Logits = self.classifier(self.denoiser(noisy, self.sigma))
         return logits
+
+    def denoise(self, noisy: Pixels) -> Pixels:
+        """What the classifier is shown; in the model's own precision, whatever autocast there is around."""
+        with self._autocast(noisy):
+            denoised: Pixels = self.denoiser(noisy, self.sigma)
+        return denoised.to(noisy.dtype)
+
+    def _autocast(self, noisy: Pixels) -> torch.autocast:
+        lower = self.precision != "float32"
+        return torch.autocast(noisy.device.type, PRECISIONS[self.precision] if lower else None, enabled=lower)
 
     @property
     def dtype(self) -> str:

@@ -316,3 +316,18 @@ def test_within_shortens_long_changes_only(epsilon: float, seed: int) -> None:
     assert torch.allclose(
         found * norms(change)[:, None, None, None], change * norms(found)[:, None, None, None], atol=1e-4
     )
+
+
+def test_slopes_do_not_vanish_in_float16() -> None:
+    """Where a prediction is nearly certain, they are far below what float16 can say."""
+    model = smooth(convolutional(scale=60.0))
+    pixels, _, noise = scene()
+    with torch.no_grad():
+        logits = noisy_logits(model, pixels, noise)
+    target = log_mean_softmax(logits)
+    assert float(mean_kl(target, logits).min()) < 1e-6
+    exact = kl_noise_pgd(model, pixels, noise, target, epsilon=0.5, steps=1)
+    with torch.autocast("cpu", torch.float16):
+        found = kl_noise_pgd(model, pixels, noise, target, epsilon=0.5, steps=1)
+    alike = torch.cosine_similarity((found - noise).flatten(2), (exact - noise).flatten(2), dim=2)
+    assert float(alike.min()) > 0.9

@@ -118,3 +118,44 @@ def test_augmentations_belong_to_row_and_epoch() -> None:
     again = augment(pixels.flip(0), rows[::-1], "crop", seed=0, epoch=0)
     assert torch.equal(again.flip(0), cropped)
     assert not torch.equal(augment(pixels, rows, "crop", seed=0, epoch=1), cropped)
+
+
+def test_every_pixel_of_an_array_is_looked_at_at_once(make_model: MakeModel) -> None:
+    for value in (1.5, -0.1, float("nan")):
+        pixels = torch.zeros(3, 1, 6, 6)
+        pixels[1, 0, 2, 3] = value
+        with pytest.raises(InputError, match="image 1 of the training data cannot be used"):
+            Examples(make_model(), pixels, [0, 1, 2])
+
+
+def test_labels_are_what_the_data_set_gives(make_model: MakeModel, stripes: Stripes) -> None:
+    data = Pairs(*stripes)
+    data.targets = stripes[1].tolist()
+    assert Examples(make_model(), data).labels.tolist() == stripes[1].tolist()
+    data.target_transform = lambda label: 2 - label
+    data.labels = 2 - stripes[1]
+    assert Examples(make_model(), data).labels.tolist() == (2 - stripes[1]).tolist()
+    data.target_transform = None  # a data set may change them in its own way
+    assert Examples(make_model(), data).labels.tolist() == (2 - stripes[1]).tolist()
+
+
+def test_data_is_known_by_all_its_pixels_or_by_some_images(make_model: MakeModel, stripes: Stripes) -> None:
+    model, (images, labels) = make_model(), stripes
+    other = images.clone()
+    other[20] = 255 - other[20]
+    assert Examples(model, images, labels).fingerprint() == Examples(model, images.clone(), labels).fingerprint()
+    assert Examples(model, images, labels).fingerprint() != Examples(model, other, labels).fingerprint()
+    assert Examples(model, images, labels).fingerprint() != Examples(model, images, labels.flip(0)).fingerprint()
+    assert Examples(model, Pairs(images, labels)).fingerprint() != Examples(model, Pairs(other, labels)).fingerprint()
+
+
+def test_a_data_set_that_changes_its_images_is_known_by_its_labels(make_model: MakeModel, stripes: Stripes) -> None:
+    class Flipping(Pairs):
+        def __getitem__(self, row: int) -> tuple[Tensor, int]:
+            self.seen = not getattr(self, "seen", False)
+            image, label = super().__getitem__(row)
+            return image if self.seen else image.flip(-1), label
+
+    first, second = (Examples(make_model(), Flipping(*stripes)).fingerprint() for _ in range(2))
+    assert first == second
+    assert first != Examples(make_model(), Flipping(stripes[0], stripes[1].flip(0))).fingerprint()

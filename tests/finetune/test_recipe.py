@@ -55,6 +55,9 @@ def test_weight_decay_follows_a_cosine() -> None:
         ({"warmup": -1.0}, "warmup"),
         ({"warmup": 10.0}, "a warmup of 0 to less than 10 epochs"),
         ({"seed": -1}, "seed"),
+        ({"objective": FTCADIS(weight=-1.0)}, "a finite weight of at least 0; got -1.0"),
+        ({"objective": FTCADIS(weight=math.nan)}, "a finite weight of at least 0; got nan"),
+        ({"objective": MACER(deferred=-1.0)}, "a finite deferred of at least 0"),
         ({"drop_every": 0}, "drop_every"),
         ({"weight_decay": (0.1, -0.1)}, "weight decays"),
         ({"layer_decay": 1.1}, "layer_decay"),
@@ -159,3 +162,29 @@ def test_settings_reach_the_recipe_or_its_objective() -> None:
     assert recipe == replace(COSINE, epochs=5, warmup=1.0, objective=Gaussian(draws=5))
     with pytest.raises(InputError, match=r"no setting named 'weigth'; there are adapt, augment"):
         changed(COSINE, {"weigth": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma", "batch"),
+    [
+        ("cat-rs/cifar10", 0.5, 64),
+        ("smoothadv/cifar10", 0.25, 64),
+        ("smoothadv/cifar10", 0.5, 32),
+        ("smoothadv/cifar10", 1.0, 128),
+        ("smoothmix/mnist", 0.5, 64),
+        ("consistency/imagenet", 0.5, 128),
+        ("macer/mnist", 0.5, 256),
+        ("gaussian/cifar10", 0.5, 256),
+    ],
+)
+def test_published_batches_are_split_among_the_draws(name: str, sigma: float, batch: int) -> None:
+    assert PRESETS[name].recipe(sigma).batch == batch
+
+
+def test_copies_are_kept_where_that_saves_something(make_model: MakeModel) -> None:
+    plain = make_model()
+    assert (find_recipe("ft-cadis", plain, 100_000).epochs, find_recipe("ft-cadis", plain, 100_000).cache) == (2, 0)
+    assert (find_recipe("ft-cadis", plain, 64_000).epochs, find_recipe("ft-cadis", plain, 64_000).cache) == (3, 8)
+    kept = find_recipe("ft-cadis", plain, 2000)
+    assert changed(kept, {"draws": 32}).cache == 32
+    assert changed(kept, {"draws": 2}).cache == 16

@@ -26,7 +26,8 @@ class Batch:
         noise: Of standard deviation sigma, in [0, 1] pixels; never clipped.
         rows: Where the images are in the data set.
         epoch: Passes over the data so far, with a fraction: what schedules depend on.
-        denoised: What the denoiser makes of `pixels + noise`, where that was computed before.
+        denoised: What the denoiser makes of `pixels + noise`, where that was computed before; there is no noise then.
+        seed: Of what objectives draw at random.
     """
 
     pixels: Pixels
@@ -34,7 +35,8 @@ class Batch:
     noise: Copies
     rows: Int64[Tensor, " batch"]
     epoch: float = 0.0
-    denoised: Copies | None = None
+    denoised: Float[Tensor, "copies batch channels height width"] | None = None
+    seed: int = 0
 
     def copies(self, model: SmoothedClassifier) -> Copies:
         """The denoised copies, without gradient: the denoiser is fixed."""
@@ -42,8 +44,7 @@ class Batch:
             return self.denoised
         with torch.no_grad():
             noisy = (self.pixels + self.noise).flatten(0, 1)
-            denoised: Tensor = model.denoiser(noisy, model.sigma)
-            return denoised.view_as(self.noise)
+            return model.denoise(noisy).view_as(self.noise)
 
 
 class Outcome(NamedTuple):
@@ -82,8 +83,12 @@ class Objective(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from `state_dict`."""
+        """Goes on from `state_dict`; forgets everything where it is empty."""
         del state
+
+    def check(self, images: int, classes: int) -> None:
+        """Raises `InputError` where its settings do not fit data of so many images and classes."""
+        del images, classes
 
     @abstractmethod
     def __call__(self, model: SmoothedClassifier, batch: Batch) -> Outcome:

@@ -85,6 +85,13 @@ class CATRS(Objective):
         loss = bottom_k_ce(cross_entropies(logits, labels), kept) + self.weight * hard
         return Outcome(loss.mean(), {"hit": hit})
 
+    def check(self, images: int, classes: int) -> None:
+        if self.targets is not None and tuple(self.targets.shape) != (images, classes):
+            raise InputError(
+                f"expected targets of shape ({images}, {classes}), the images and classes of the data; "
+                f"got {tuple(self.targets.shape)}"
+            )
+
     def _target(self, batch: Batch, logits: DrawLogits) -> LogProbabilities:
         if self.targets is None:
             return log_mean_softmax(logits.detach())

@@ -62,6 +62,11 @@ class EarlyLearning(Objective):
             outcome.loss + self.weight * penalty.mean(), {**outcome.metrics, "agreement": agreement.detach()}
         )
 
+    def check(self, images: int, classes: int) -> None:
+        self.other.check(images, classes)
+        if images != self._images:
+            raise InputError(f"expected {self._images} images, as EarlyLearning was told; got {images}")
+
     def _remember(self, rows: Tensor, p: Tensor) -> Tensor:
         """The running means of these images, after this prediction."""
         if self._means is None:

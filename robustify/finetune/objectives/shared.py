@@ -30,12 +30,12 @@ def hit_rate(logits: DrawLogits, labels: Int64[Tensor, " batch"]) -> Float[Tenso
 
 
 def uniforms(batch: Batch, what: str, count: int) -> Float64[Tensor, "{count} batch"]:
-    """Numbers in [0, 1) that depend on the row and the number of whole epochs alone.
+    """Numbers in [0, 1) that depend on the seed, the row and the number of whole epochs alone.
 
     So they are the same in any batch and process and after an interruption.
     """
-    numbers = [generator(0, what, row, int(batch.epoch)).random(count) for row in batch.rows.tolist()]
-    return torch.from_numpy(np.stack(numbers, axis=1)).to(batch.rows.device)
+    numbers = [generator(batch.seed, what, row, int(batch.epoch)).random(count) for row in batch.rows.tolist()]
+    return torch.from_numpy(np.stack(numbers, axis=1)).to(batch.pixels.device)
 
 
 def ramped(epoch: float, epochs: float) -> float:

@@ -120,3 +120,18 @@ def test_loading_checks_folder_and_fit(make: Make, tmp_path: Path) -> None:
     shutil.copy(folder / FILES[0], folder / FILES[1])
     with pytest.raises(InputError, match="does not fit timm ViT"):
         load_adapter(make("timm ViT"), folder)
+
+
+def test_an_adapter_that_does_not_merge_exactly_is_refused(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.tuners.lora import Linear
+
+    classifier = make("timm ViT")
+    adapt(classifier)
+    learn(classifier, steps=4)
+    save_adapter(classifier, tmp_path / "adapter", base="timm ViT")
+    whole = Linear.get_delta_weight
+    monkeypatch.setattr(Linear, "get_delta_weight", lambda self, name: 1.01 * whole(self, name))
+    with pytest.raises(ModelError, match=r"merging the adapters moved the logits of timm ViT"):
+        load_adapter(make("timm ViT"), tmp_path / "adapter")

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from robustify.errors import ModelError
-from robustify.finetune.lora import adapt, merge
+from robustify.finetune.lora import Lora, adapt, merge
 from robustify.finetune.targets import core
-from tests.finetune.lora.conftest import ALL, Make, learn, logits, pixels
+from tests.finetune.lora.conftest import ALL, CLIP, Make, learn, logits, pixels
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -53,3 +53,29 @@ def test_infinite_adapters_are_refused(make: Make) -> None:
     classifier.network.blocks[3].attn.qkv.lora_B["default"].weight.data[0, 0] = torch.nan
     with pytest.raises(ModelError, match="diverge"):
         merge(classifier)
+
+
+def test_the_update_is_added_once_and_its_slope_is_the_true_one(make: Make) -> None:
+    """peft adds that of an attention's `out_proj` twice, without a slope for the second time: it must stay 0."""
+    classifier = make(CLIP)
+    before = {name: tensor.clone() for name, tensor in core(classifier.network).state_dict().items()}
+    adapt(classifier, Lora(rank=2, alpha=6.0))
+    learn(classifier, steps=3, rate=0.05)
+    name = "visual.transformer.resblocks.0.attn"
+    attention = core(classifier.network).get_submodule(name)
+    a, b = attention.lora_A["default"].weight, attention.lora_B["default"].weight
+    loss = classifier(pixels(classifier)).square().sum()
+    (slope,) = torch.autograd.grad(loss, b)
+    direction = torch.randn(b.shape, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for step in (-1e-2, 1e-2):
+        with torch.no_grad():
+            b.add_(step * direction)
+            ends.append(classifier(pixels(classifier)).double().square().sum())
+            b.sub_(step * direction)
+    assert float(ends[1] - ends[0]) / 2e-2 == pytest.approx(float((slope * direction).sum()), rel=0.02)
+    update = 3.0 * b @ a
+    merge(classifier)
+    after = core(classifier.network).state_dict()
+    torch.testing.assert_close(after[f"{name}.in_proj_weight"] - before[f"{name}.in_proj_weight"], update)
+    assert torch.equal(after[f"{name}.out_proj.weight"], before[f"{name}.out_proj.weight"])

@@ -16,7 +16,7 @@ from robustify.errors import InputError, ModelError
 from robustify.finetune.lora import adapt
 from robustify.finetune.targets import Targets, blocks, find_head, targets
 from tests.conftest import Tokenize
-from tests.finetune.lora.conftest import ALL, BACKBONES, CLASSES, CLIP, HALF, ZOO, Make
+from tests.finetune.lora.conftest import ALL, BACKBONES, CLASSES, CLIP, HALF, ZOO, Make, timm_network
 
 
 def _standardised() -> nn.Module:
@@ -148,3 +148,10 @@ def test_open_clips_version_of_attention_is_torchs(clip_model: nn.Module) -> Non
     """Should open_clip bring its own, targets need another look."""
     assert type(clip_model.visual.transformer.resblocks[0].attn) is nn.MultiheadAttention
     assert open_clip.__version__
+
+
+def test_a_hidden_layer_as_wide_as_there_are_classes_is_no_head(make: Make) -> None:
+    network = timm_network("vit_tiny_patch16_224", img_size=32, embed_dim=CLASSES, depth=2, num_heads=1).eval()
+    classifier = ImageClassifier(network, Preprocessing(HALF, HALF, (32, 32)))
+    assert find_head(classifier) == ("head",)
+    assert find_head(make("timm DeiT")) == ("head", "head_dist")

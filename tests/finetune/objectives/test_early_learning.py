@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robustify.errors import InputError
-from robustify.finetune.objectives import EarlyLearning, Gaussian, Outcome
+from robustify.finetune.objectives import CATRS, EarlyLearning, Gaussian, Outcome
 from robustify.finetune.objectives.base import classify
 from tests.finetune.objectives.conftest import scene, slopes, smooth
 
@@ -51,3 +51,11 @@ def test_early_learning_is_finite_when_certain(scale: float) -> None:
     for _ in range(3):
         outcome = objective(model, batch)
         assert bool(slopes(outcome, model).isfinite().all())
+
+
+def test_early_learning_knows_how_many_images_there_are() -> None:
+    EarlyLearning(Gaussian(), 100).check(100, 3)
+    with pytest.raises(InputError, match="expected 100 images, as EarlyLearning was told; got 44"):
+        EarlyLearning(Gaussian(), 100).check(44, 3)
+    with pytest.raises(InputError, match=r"expected targets of shape \(100, 3\)"):
+        EarlyLearning(CATRS(targets=torch.full((99, 3), 1 / 3)), 100).check(100, 3)

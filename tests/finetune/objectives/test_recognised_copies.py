@@ -104,3 +104,10 @@ def test_ft_cadis_may_hold_its_target_still() -> None:
 
 def test_the_radius_of_ft_cadis_is_in_unit_pixels() -> None:
     assert FTCADIS().epsilon == 64 / 256 / 2
+
+
+def test_random_numbers_depend_on_the_seed_and_lie_where_the_images_are() -> None:
+    batch = scene()
+    assert not bool((uniforms(batch, "cat-rs", 4) == uniforms(replace(batch, seed=1), "cat-rs", 4)).any())
+    elsewhere = replace(batch, pixels=batch.pixels.to("meta"))
+    assert uniforms(elsewhere, "cat-rs", 4).device.type == "meta"

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustify import SmoothedClassifier
 from robustify.errors import InputError
 from robustify.finetune import Examples, Recipe, tune
 from robustify.finetune.augment import augment
 from robustify.finetune.batches import Batches
 from robustify.finetune.cache import DenoisedCopies
-from tests.finetune.conftest import MakeModel, Stripes
+from robustify.finetune.randomness import normal
+from tests.finetune.conftest import MakeModel, Shrink, Stripes
 from tests.finetune.trainer.conftest import RECIPE, weights
 
 
@@ -92,7 +94,8 @@ def test_cached_copies_come_round_each_with_its_own_noise(
         (batch,) = batches.parts(picked, step, torch.device("cpu"))
         assert batch.denoised is not None
         assert torch.equal(batch.denoised, copies.read(picked.rows, [first % 3, (first + 1) % 3]))
-        denoised = model.denoiser((batch.pixels + batch.noise).flatten(0, 1), model.sigma)
+        noise = model.sigma * normal(1, picked.rows, [first % 3, (first + 1) % 3], (1, 6, 6))
+        denoised = model.denoiser((batch.pixels + noise).flatten(0, 1), model.sigma)
         torch.testing.assert_close(batch.denoised.flatten(0, 1), denoised, atol=2e-3, rtol=0)
 
 
@@ -104,3 +107,28 @@ def test_every_epoch_augments_anew(make_model: MakeModel, stripes: Stripes) -> N
         epoch = step // batches.per_epoch
         assert torch.equal(batch.pixels, augment(picked.pixels, picked.rows, "mirror", seed=1, epoch=epoch))
         assert batch.epoch == step / 6
+
+
+def test_batches_carry_the_seed_and_cached_ones_no_noise(
+    make_model: MakeModel, stripes: Stripes, tmp_path: Path
+) -> None:
+    model = make_model()
+    examples, recipe = Examples(model, *stripes), replace(RECIPE, cache=2, seed=5)
+    copies = DenoisedCopies(tmp_path, 44, 2, (1, 6, 6))
+    copies.fill(model, examples, seed=5, batch=64, quiet=True)
+    (picked,) = list(Batches(examples, replace(recipe, batch=44, epochs=1), model.sigma).load(0))
+    for cached, draws in ((copies, 0), (None, 2)):
+        batches = Batches(examples, recipe, model.sigma, cached)
+        (batch,) = batches.parts(picked, 0, torch.device("cpu"))
+        assert batch.seed == 5
+        assert batch.noise.shape == (draws, 44, 1, 6, 6)
+        assert batch.copies(model).shape == (2, 44, 1, 6, 6)
+
+
+def test_what_is_denoised_in_lower_precision_comes_back_as_it_went(make_model: MakeModel) -> None:
+    class Lower(Shrink):
+        def forward(self, noisy: Tensor, sigma: float) -> Tensor:
+            return super().forward(noisy, sigma).bfloat16()
+
+    model = SmoothedClassifier(make_model().classifier, Lower(), sigma=0.25, precision="bfloat16")
+    assert model.denoise(torch.zeros(1, 1, 6, 6)).dtype == torch.float32

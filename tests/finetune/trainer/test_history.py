@@ -2,7 +2,7 @@
 
 import torch
 
-from robustify.finetune.history import PATIENCE, History
+from robustify.finetune.history import LEAST_IMAGES, PATIENCE, History
 
 
 def test_a_collapsing_run_is_noticed_once() -> None:
@@ -51,3 +51,16 @@ def test_worse_means_worse_by_every_measure() -> None:
     assert "80.0% of the noisy copies of held-out images were recognised before it, 79.0% after" in (
         history.worse() or ""
     )
+
+
+def test_a_run_that_collapses_at_its_first_step_is_noticed() -> None:
+    def said(first_images: int) -> list[str]:
+        history, hits = History(("a", "b"), every=1), [0.9] + [0.1] * PATIENCE
+        steps = enumerate(hits)
+        found = [
+            history.add({"loss": 1.0, "hit": hit}, step=i, epoch=0.0, rate=0.1, images=first_images) for i, hit in steps
+        ]
+        return [warning for warning in found if warning]
+
+    assert len(said(LEAST_IMAGES)) == 1
+    assert said(LEAST_IMAGES - 1) == []  # too few to tell

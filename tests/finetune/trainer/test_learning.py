@@ -6,14 +6,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from robustify import Preprocessing, SmoothedClassifier
+from robustify.classifiers import ImageClassifier
 from robustify.errors import InputError
 from robustify.finetune import Examples, Lora, Recipe, tune
 from robustify.finetune.batches import Batches
 from robustify.finetune.loop import parameter_groups
-from robustify.finetune.objectives import FTCADIS, Gaussian, Stability
-from tests.finetune.conftest import MakeModel, Stripes
+from robustify.finetune.lora import adapt, merge
+from robustify.finetune.objectives import FTCADIS, Gaussian, SmoothAdv, Stability
+from tests.finetune.conftest import MakeModel, Shrink, Stripes
+from tests.finetune.lora.conftest import timm_network
 from tests.finetune.trainer.conftest import LOUD, RECIPE, Slope, same, weights
 
 
@@ -209,3 +213,48 @@ def test_layers_near_the_input_learn_more_slowly() -> None:
     assert all((p.ndim > 1) == group["decays"] for group in groups for p in group["params"])
     scales, groups = parameter_groups(nn.Sequential(nn.Linear(2, 2)), 1.0)
     assert scales == [1.0, 1.0]
+
+
+def test_weights_of_layers_and_adapters_decay_and_nothing_else() -> None:
+    classifier = ImageClassifier(
+        timm_network("test_vit", img_size=32).eval(), Preprocessing((0.5,) * 3, (0.5,) * 3, (32, 32))
+    )
+    adapt(classifier, "full")
+    names = {id(p): name for name, p in classifier.network.named_parameters()}
+    decaying = {names[id(p)] for g in parameter_groups(classifier.network, 1.0)[1] if g["decays"] for p in g["params"]}
+    assert {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight"} <= decaying
+    assert not decaying & {"pos_embed", "cls_token", "norm.weight", "head.bias"}
+    merge(classifier)
+    adapt(classifier, "lora")
+    learning = {id(p): name for name, p in classifier.network.named_parameters() if p.requires_grad}
+    groups = parameter_groups(classifier.network, 1.0)[1]
+    decaying = {learning[id(p)] for g in groups if g["decays"] for p in g["params"]}
+    assert decaying == {name for name in learning.values() if ".lora_" in name or name == "head.weight"}
+
+
+def test_the_denoiser_keeps_its_precision_and_gets_no_slopes(
+    make_model: MakeModel, stripes: Stripes, tmp_path: Path
+) -> None:
+    """Whatever precision the recipe has: as in certification, and as copies are cached."""
+    model = make_model()
+    seen = set()
+
+    class Convolving(Shrink):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(1, 1, 1).eval()
+
+        def forward(self, noisy: Tensor, sigma: float) -> Tensor:
+            shrunk = self.layer(super().forward(noisy, sigma))
+            seen.add((shrunk.dtype, any(p.requires_grad for p in self.parameters())))
+            return shrunk
+
+    inner = set()
+    model.classifier.network[0].register_forward_hook(lambda _, __, output: inner.add(output.dtype))
+    smoothed = SmoothedClassifier(model.classifier, Convolving(), sigma=0.25)
+    for number, objective in enumerate((Gaussian(), SmoothAdv(draws=2, steps=1), FTCADIS(draws=2, steps=1))):
+        recipe = replace(RECIPE, objective=objective, precision="bfloat16", epochs=1)
+        seen.clear(), inner.clear()
+        tune(smoothed, Examples(smoothed, *stripes), recipe, tmp_path / str(number), quiet=True)
+        assert seen == {(torch.float32, False)}
+        assert torch.bfloat16 in inner

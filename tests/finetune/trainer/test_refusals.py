@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustify.errors import InputError, RunError
+from robustify import SmoothedClassifier
+from robustify.errors import InputError, ModelError, RunError
 from robustify.finetune import Examples, load_tuned, tune
+from robustify.finetune.objectives import CATRS
 from tests.finetune.conftest import MakeModel, Stripes
 from tests.finetune.trainer.conftest import RECIPE, weights
 
@@ -78,6 +80,7 @@ for wrong in (
     lambda: robustify(model.classifier, held_out=(images, labels)),
     lambda: robustify(model.classifier, sigma="a"),
     lambda: Recipe("ft-cadis"),
+    lambda: Recipe(FTCADIS(draws=2.5)),
     lambda: Recipe(FTCADIS(), epochs=1.5),
     lambda: Recipe(FTCADIS(), seed=None),
     lambda: Recipe(FTCADIS(), weight_decay=0.1),
@@ -90,7 +93,7 @@ for wrong in (
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     refused = found.stdout.splitlines()
-    assert len(refused) == 13, found.stdout
+    assert len(refused) == 14, found.stdout
     assert refused[0] == "refused: expected Examples(model, images, labels); got tuple"
     assert refused[1] == "refused: expected a Recipe; got 'ft-cadis'."
     assert refused[4].endswith("of pairs (image, label); got DataLoader.")
@@ -98,3 +101,25 @@ for wrong in (
     assert refused[6].startswith("refused: held_out= tells how well learning goes; say how to learn with tune=")
     assert refused[7].endswith("the noise in units of [0, 1] pixels; got 'a'")
     assert not (tmp_path / "run").exists()
+
+
+def test_half_precision_weights_and_targets_of_other_data_are_refused(
+    make_model: MakeModel, stripes: Stripes, tmp_path: Path
+) -> None:
+    model = make_model()
+    examples = Examples(model, *stripes)
+    other = replace(RECIPE, objective=CATRS(targets=torch.full((43, 3), 1 / 3)))
+    with pytest.raises(InputError, match=r"expected targets of shape \(44, 3\), .*; got \(43, 3\)"):
+        tune(model, examples, other, tmp_path / "run", quiet=True)
+    model.classifier.to(torch.bfloat16)
+    with pytest.raises(ModelError, match=r"are bfloat16: small steps would be rounded away.\n  Load them in float32"):
+        tune(model, examples, RECIPE, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_in_another_precision_is_another_run(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
+    model = make_model()
+    lower = SmoothedClassifier(model.classifier, model.denoiser, sigma=model.sigma, precision="bfloat16")
+    tune(model, Examples(model, *stripes), RECIPE, tmp_path / "run", quiet=True)
+    with pytest.raises(RunError, match="dtype: there float32, now float32, bfloat16 autocast"):
+        tune(lower, Examples(lower, *stripes), RECIPE, tmp_path / "run", quiet=True)
