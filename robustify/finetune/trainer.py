@@ -73,8 +73,8 @@ def tune(
 ) -> Tuned:
     """Trains a copy of the model's classifier behind its denoiser; the model itself is left as it is.
 
-    Interrupted, the same call continues at the last checkpoint, at most a minute back. Under `accelerate launch` every
-    process takes its share of each batch.
+    Interrupted, the same call continues at the last checkpoint, at most a minute back. Under `accelerate launch`
+    (on CPUs `torchrun`: the other starts one process there) every process takes its share of each batch.
 
     Arguments:
         model: In evaluation mode.
