@@ -55,17 +55,24 @@ def same(a: SmoothedClassifier, b: SmoothedClassifier) -> bool:
     return all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True))
 
 
-def interrupted(model: SmoothedClassifier, examples: Examples, recipe: Recipe, out: Path, steps: int) -> None:
-    """Runs so many steps, then dies."""
+def interrupted(  # noqa: PLR0913 - as `tune`
+    model: SmoothedClassifier,
+    examples: Examples,
+    recipe: Recipe,
+    out: Path,
+    rows: int,
+    held_out: Examples | None = None,
+) -> None:
+    """Logs so many rows, one for each step and each look at held-out images, then dies."""
     seen = []
 
     def log(row: dict[str, float]) -> None:
         seen.append(row)
-        if len(seen) == steps:
+        if len(seen) == rows:
             raise StopError
 
     with pytest.raises(StopError):
-        tune(model, examples, recipe, out, log=log, quiet=True)
+        tune(model, examples, recipe, out, held_out=held_out, log=log, quiet=True)
 
 
 @pytest.fixture

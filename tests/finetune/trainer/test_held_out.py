@@ -12,7 +12,7 @@ from robustify.finetune import Examples, tune
 from robustify.finetune.held_out import DRAWS, HeldOut
 from robustify.finetune.randomness import normal
 from tests.finetune.conftest import MakeModel, Stripes
-from tests.finetune.trainer.conftest import RECIPE, StopError, same
+from tests.finetune.trainer.conftest import RECIPE, interrupted, same
 
 
 @pytest.mark.parametrize("batch", [1, 3 * DRAWS + 1, 1000])
@@ -60,21 +60,14 @@ def test_an_interrupted_run_judges_each_epoch_once(
     model = make_model()
     examples, other = Examples(model, *stripes), Examples(model, stripes[0][:5], stripes[1][:5])
     whole = tune(model, examples, RECIPE, tmp_path / "whole", held_out=other, quiet=True)
-    seen = []
-
-    def log(row: dict[str, float]) -> None:
-        seen.append(row)
-        if len(seen) == at:
-            raise StopError
-
-    with pytest.raises(StopError):
-        tune(model, examples, RECIPE, tmp_path / "run", held_out=other, log=log, quiet=True)
+    interrupted(model, examples, RECIPE, tmp_path / "run", at, held_out=other)
     resumed = tune(model, examples, RECIPE, tmp_path / "run", held_out=other, quiet=True)
     assert resumed.held_out == whole.held_out
     assert same(resumed.model, whole.model)
+    seen: list[object] = []
     again = tune(model, examples, RECIPE, tmp_path / "run", held_out=other, log=seen.append, quiet=True)
     assert again.held_out == whole.held_out
-    assert len(seen) == at  # nothing was judged again
+    assert seen == []  # nothing was judged again
 
 
 def test_a_run_that_makes_it_worse_says_so(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
