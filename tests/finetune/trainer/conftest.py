@@ -55,7 +55,7 @@ def same(a: SmoothedClassifier, b: SmoothedClassifier) -> bool:
     return all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True))
 
 
-def interrupted(  # noqa: PLR0913 - as `tune`
+def interrupted(
     model: SmoothedClassifier,
     examples: Examples,
     recipe: Recipe,
