@@ -28,6 +28,9 @@ from robustify.smoothing.identity import classifier_hash, denoiser_hash
 SHOWN = 10
 """Classes that a result names."""
 
+JUDGED = {"hit": "copies of held-out images recognised", "steady": "held-out images with all copies recognised"}
+"""What a result tells of held-out images."""
+
 
 @final
 @dataclass(frozen=True)
@@ -48,15 +51,14 @@ class Tuned:
     folder: Path
     hallucination: dict[str, float]
     history: list[dict[str, float | int]] = field(repr=False)
-    held_out: list[dict[str, float | int]]
+    held_out: list[dict[str, float | int]] = field(repr=False)
     warnings: list[str]
 
     def __str__(self) -> str:
         worst = list(self.hallucination.items())[:SHOWN]
         lines = [f"not recognised, last epoch: {share:6.1%}  {name}" for name, share in worst]
-        for name, what in (("hit", "copies of held-out images recognised"), ("steady", "images with all copies so")):
-            if self.held_out:
-                lines.append(f"{what}: {self.held_out[0][name]:.1%} before, {self.held_out[-1][name]:.1%} after")
+        for first, last in [(self.held_out[0], self.held_out[-1])] if self.held_out else []:
+            lines += [f"{what}: {first[name]:.1%} before, {last[name]:.1%} after" for name, what in JUDGED.items()]
         return "\n".join([*lines, f"weights, history.parquet and training.svg are in {str(self.folder)!r}"])
 
 
