@@ -10,6 +10,7 @@ and `consistency`, `smoothmix`, `cat-rs` continuing from it. The published LeNet
 the published recipe; `lenet-short`, the same objective in 10 epochs of AdamW with a cosine; `lenet-smoothadv` and
 `lenet-cat-rs` continuing from that. CAT-RS learns from votes of what `gaussian` (for LeNet, `lenet-short`) made at
 0.25, from 64 draws (published: 10,000); `cat-rs-self` from the mean of an image's own copies instead.
+The `lenet-gaussian` cells were certified in float32, those of the other pipelines in bfloat16.
 
 `BUDGETS` is what two CPU cores can do in minutes. Behind the denoiser, cells of 24,000 passes are those of `--images
 6000 --epochs 4 --cache 8`; the training seconds of the others leave out the 4 minutes of denoising the copies that they
