@@ -29,7 +29,7 @@ class Labelled(Protocol):
 
 
 class Picked(NamedTuple):
-    """Some rows of a data set: pixels in [0, 1] of the contract's shape, and labels where there are any."""
+    """Some rows of a data set, on the CPU: pixels in [0, 1] of the contract's shape, labels where there are any."""
 
     rows: list[int]
     pixels: Pixels
@@ -97,13 +97,13 @@ class Examples(Dataset[Any]):
     def __getitems__(self, rows: list[int]) -> Picked:
         labels = self.labels[torch.tensor(rows)] if self.labels is not None else None
         if isinstance(self._images, Tensor) and self._images.dtype == torch.uint8:
-            return Picked(rows, self._images[rows].float() / 255, labels)
+            return Picked(rows, self._images[rows].cpu().float() / 255, labels)
         return Picked(rows, torch.stack([self._pixels(row) for row in rows]), labels)
 
     def _pixels(self, row: int) -> Tensor:
         image = self._pairs[row][0] if self._pairs is not None else self._images[row]
         try:
-            return to_pixels(image, self._model.classifier.preprocessing, self._model.contract)
+            return to_pixels(image, self._model.classifier.preprocessing, self._model.contract).cpu()
         except InputError as error:
             raise InputError(f"image {row} of the training data cannot be used: {error}") from error
 
