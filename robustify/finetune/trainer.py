@@ -153,7 +153,7 @@ def _check(model: SmoothedClassifier, examples: Examples, recipe: Recipe, proces
             f"{type(recipe.objective).__name__} needs labels; the data has none.\n"
             "  Label the images, or use stability, which learns from the model's own clean predictions."
         )
-    if model.classifier.dtype != torch.float32:
+    if torch.finfo(model.classifier.dtype).bits < 32:
         raise ModelError(
             f"the weights of {model.classifier.name} are {model.dtype}: small steps would be rounded away.\n"
             "  Load them in float32; Recipe(precision='bfloat16') computes in lower precision all the same."
