@@ -62,8 +62,8 @@ def tune(
     """Fine-tune a classifier behind its denoiser, with LoRA where it fits; certify it with --tuned afterwards.
 
     Prints the size of the work, the recipe and what is trained, before it starts. Writes the adapter (as peft reads
-    it) or the weights, the history and a picture. Under `accelerate launch -m robustify` (on CPUs
-    `torchrun`) all processes share the work.
+    it) or the weights, the history and a picture. Under `accelerate launch -m robustify` (on CPUs `torchrun`) all
+    processes share the work.
 
     Example: robustify tune zoo:timm images.npz --denoiser zoo:ddpm --sigma 0.5 --out tuned
     """

@@ -111,28 +111,36 @@ def test_an_interrupted_cache_is_filled_where_it_was(
 
 
 class Broken(Objective):
-    """Not a number at a certain step."""
+    """A loss, or a gradient of a finite loss, that is not finite from a certain epoch on."""
 
     draws = 1
 
-    def __init__(self, at: float) -> None:
-        self.at = at
+    def __init__(self, what: str, at: float) -> None:
+        self.what, self.at = what, at
 
     def __call__(self, model: SmoothedClassifier, batch: Batch) -> Outcome:
         loss, metrics = Gaussian()(model, batch)
-        return Outcome(loss * (float("nan") if batch.epoch >= self.at else 1.0), metrics)
+        nothing = (loss - loss.detach()).abs().sqrt()  # 0, of infinite slope
+        broken = loss * float("nan") if self.what == "loss" else loss + nothing
+        return Outcome(broken if batch.epoch >= self.at else loss, metrics)
 
 
 @pytest.mark.usefixtures("checkpoint_each_step")
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
-    make_model: MakeModel, stripes: Stripes, tmp_path: Path
+@pytest.mark.parametrize(
+    ("what", "at", "step", "others"),
+    [("loss", 0.9, 6, 4), ("gradient", 0.9, 6, 4), ("loss", 1.8, 11, 0), ("gradient", 1.8, 11, 0)],
+)
+def test_what_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
+    what: str, at: float, step: int, others: int, make_model: MakeModel, stripes: Stripes, tmp_path: Path
 ) -> None:
+    """In the middle, and in the very last step."""
     model = make_model()
-    recipe = replace(RECIPE, objective=Broken(at=0.9))
-    with pytest.raises(RunError, match=r"the loss is nan at step 6 of 12, rows \[\d+, \d+, \d+, \d+\] and 4 more"):
+    recipe = replace(RECIPE, objective=Broken(what, at))
+    said = rf"the {what} is nan at step {step} of 12, rows \[\d+, \d+, \d+, \d+\] and {others} more"
+    with pytest.raises(RunError, match=rf"{said}(?s:.*) keeps the state of the last checkpoint"):
         tune(model, Examples(model, *stripes), recipe, tmp_path / "run", quiet=True)
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert state["step"] == 5  # what the step before made gave no finite loss: it may be what is wrong
+    assert state["step"] == step - 1  # what the step before made gave nothing finite: it may be what is wrong
     assert all(t.isfinite().all() for t in state["network"].values())
     with pytest.raises(InputError, match="is not done"):
         load_tuned(tmp_path / "run", model.classifier)
@@ -158,38 +166,6 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     assert (tmp_path / "run" / "state.pt").read_bytes() == before
     assert not list((tmp_path / "run").glob(".*"))
     assert same(whole, tune(model, examples, RECIPE, tmp_path / "run", quiet=True).model)
-
-
-class Steep(Objective):
-    """A finite loss whose slope is not, at a certain step."""
-
-    draws = 1
-
-    def __init__(self, at: float) -> None:
-        self.at = at
-
-    def __call__(self, model: SmoothedClassifier, batch: Batch) -> Outcome:
-        loss, metrics = Gaussian()(model, batch)
-        nothing = (loss - loss.detach()).abs().sqrt()  # 0, of infinite slope
-        return Outcome(loss + nothing if batch.epoch >= self.at else loss, metrics)
-
-
-@pytest.mark.usefixtures("checkpoint_each_step")
-@pytest.mark.parametrize("at", [0.9, 1.8])  # in the middle, and the very last step
-def test_a_slope_that_is_not_finite_stops_and_keeps_the_last_good_state(
-    at: float, make_model: MakeModel, stripes: Stripes, tmp_path: Path
-) -> None:
-    model = make_model()
-    recipe = replace(RECIPE, objective=Steep(at))
-    step = 6 if at < 1 else 11
-    with pytest.raises(
-        RunError, match=rf"the gradient is nan at step {step} of 12, rows (?s:.*) keeps the state of the"
-    ):
-        tune(model, Examples(model, *stripes), recipe, tmp_path / "run", quiet=True)
-    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert state["step"] == step - 1
-    assert all(t.isfinite().all() for t in state["network"].values())
-    assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
 def test_a_last_step_that_ruins_the_network_is_noticed(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
