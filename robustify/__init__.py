@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from robustify.classifiers import Preprocessing as Preprocessing
     from robustify.classifiers import ResizeCrop as ResizeCrop
     from robustify.classifiers import ZeroShotModel as ZeroShotModel
+    from robustify.data import Examples as Examples
     from robustify.denoisers import Denoiser as Denoiser
     from robustify.denoisers import Identity as Identity
     from robustify.errors import RobustifyError as RobustifyError
-    from robustify.evaluate import certify_dataset as certify_dataset
-    from robustify.finetune import Examples as Examples
     from robustify.finetune import Lora as Lora
     from robustify.finetune import Recipe as Recipe
     from robustify.finetune import tune as tune
     from robustify.finetune.objectives import Objective as Objective
     from robustify.registry import CLASSIFIERS as CLASSIFIERS
     from robustify.registry import DENOISERS as DENOISERS
+    from robustify.runs.certify import certify_dataset as certify_dataset
     from robustify.smoothing import Settings as Settings
     from robustify.smoothing import SmoothedClassifier as SmoothedClassifier
 
@@ -41,8 +41,8 @@ _HOMES = {
     "Denoiser": "denoisers",
     "Identity": "denoisers",
     "RobustifyError": "errors",
-    "certify_dataset": "evaluate",
-    "Examples": "finetune",
+    "certify_dataset": "runs.certify",
+    "Examples": "data",
     "Lora": "finetune",
     "Recipe": "finetune",
     "tune": "finetune",

@@ -82,7 +82,7 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
         found = _named(found, classes)
     found_denoiser = _find_denoiser(denoiser)
     if tuned is not None:
-        from robustify.finetune.tuned import load_tuned, tuned_for
+        from robustify.finetune.adapt.tuned import load_tuned, tuned_for
 
         if difference := tuned_for(Path(tuned), found_denoiser, sigma):
             warnings.warn(difference, stacklevel=2)

@@ -3,7 +3,6 @@
 Above classifiers and denoisers everything is pixels in [0, 1]; sigma and radius too.
 """
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from jaxtyping import Float, UInt8
@@ -22,23 +21,3 @@ NetworkInput: TypeAlias = Float[Tensor, "batch network_channels network_height n
 """Normalised pixels at the network's own size."""
 
 Logits: TypeAlias = Float[Tensor, "batch classes"]
-
-
-@dataclass(frozen=True)
-class InputContract:
-    """The space in which noise is added and the radius lives.
-
-    Pixels in [0, 1] of this shape, after resize and crop, before noise; what is measured is never clipped.
-    """
-
-    channels: int
-    height: int
-    width: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        return self.channels, self.height, self.width
-
-    def __str__(self) -> str:
-        return f"{self.channels}×{self.height}×{self.width} pixels in [0, 1], after resize and crop"

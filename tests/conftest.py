@@ -14,6 +14,10 @@ from PIL import Image as PILImage
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from robustify import SmoothedClassifier
+from robustify.data import Sample
+from tests import toys
+
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
 
@@ -120,3 +124,33 @@ def clip_tokenizer(clip_folder: Path) -> Tokenize:
     import open_clip
 
     return open_clip.get_tokenizer(f"local-dir:{clip_folder}")
+
+
+@pytest.fixture(scope="session")
+def make_model() -> toys.MakeModel:
+    """Builds the same model each time it is called with the same arguments."""
+    return toys.striped_model
+
+
+@pytest.fixture(scope="session")
+def stripes() -> toys.Stripes:
+    """44 striped images and their labels."""
+    return toys.stripes()
+
+
+@pytest.fixture
+def model() -> SmoothedClassifier:
+    """A linear classifier of 1×4×4 pixels with 3 classes."""
+    return toys.linear_model()
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    """Twelve images for it."""
+    return toys.twelve_samples()
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A run folder that does not exist yet."""
+    return tmp_path / "run"

@@ -19,7 +19,7 @@ from robustify.errors import (
     PluginConflictError,
     UnknownPluginError,
 )
-from robustify.registry import CLASSIFIERS, DENOISERS, Registry
+from robustify.registry import CLASSIFIERS, DENOISERS, Sources
 from robustify.testing import check_denoiser, check_source
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
@@ -36,8 +36,8 @@ Install: TypeAlias = Callable[..., None]
 
 
 @pytest.fixture
-def toys() -> Registry[str]:
-    return Registry("toy", GROUP, {"train": "robustify-train"})
+def toys() -> Sources[str]:
+    return Sources("toy", GROUP, {"train": "robustify-train"})
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         sys.modules.pop(module, None)
 
 
-def test_an_installed_source_is_listed_and_loads(toys: Registry[str], install: Install) -> None:
+def test_an_installed_source_is_listed_and_loads(toys: Sources[str], install: Install) -> None:
     assert toys.names() == []
     install("toy-good", "good", "toy_good")
     assert toys.names() == ["good"]
@@ -72,7 +72,7 @@ def test_an_installed_source_is_listed_and_loads(toys: Registry[str], install: I
     assert toys.origin("good") == "toy-good 1.0"
 
 
-def test_listing_imports_no_source_and_asking_imports_that_one_only(toys: Registry[str], install: Install) -> None:
+def test_listing_imports_no_source_and_asking_imports_that_one_only(toys: Sources[str], install: Install) -> None:
     install("toy-good", "good", "toy_good")
     install("toy-other", "other", "toy_other")
     assert toys.names() == ["good", "other"]
@@ -82,20 +82,18 @@ def test_listing_imports_no_source_and_asking_imports_that_one_only(toys: Regist
     assert "toy_other" not in sys.modules
 
 
-def test_only_the_source_reads_what_follows_the_first_colon(toys: Registry[str], install: Install) -> None:
+def test_only_the_source_reads_what_follows_the_first_colon(toys: Sources[str], install: Install) -> None:
     install("toy-good", "good", "toy_good")
     assert toys.load("good:local-dir:/a/b:c") == "toy local-dir:/a/b:c"
 
 
-def test_an_object_in_a_module_can_be_a_source(toys: Registry[str], install: Install) -> None:
+def test_an_object_in_a_module_can_be_a_source(toys: Sources[str], install: Install) -> None:
     code = "class Box:\n def load(self, name, /): return name\n def names(self, pattern='*', /): return []\nbox = Box()"
     install("toy-box", "box", "toy_box", code, attribute=":box")
     assert toys.load("box:kite") == "kite"
 
 
-def test_an_unknown_name_gets_the_nearest_one_and_where_sources_come_from(
-    toys: Registry[str], install: Install
-) -> None:
+def test_an_unknown_name_gets_the_nearest_one_and_where_sources_come_from(toys: Sources[str], install: Install) -> None:
     install("toy-good", "good", "toy_good")
     with pytest.raises(UnknownPluginError) as caught:
         toys.load("goood:ball")
@@ -107,25 +105,25 @@ def test_an_unknown_name_gets_the_nearest_one_and_where_sources_come_from(
     assert isinstance(caught.value, LookupError)
 
 
-def test_an_unknown_name_unlike_any_other_gets_no_guess(toys: Registry[str]) -> None:
+def test_an_unknown_name_unlike_any_other_gets_no_guess(toys: Sources[str]) -> None:
     with pytest.raises(UnknownPluginError, match=r"Installed: none\.") as caught:
         toys.load("zebra:ball")
     assert "Did you mean" not in str(caught.value)
 
 
-def test_a_known_name_that_is_not_installed_gets_the_command_to_install_it(toys: Registry[str]) -> None:
+def test_a_known_name_that_is_not_installed_gets_the_command_to_install_it(toys: Sources[str]) -> None:
     with pytest.raises(MissingPluginError, match="pip install robustify-train") as caught:
         toys.load("train:ball")
     assert isinstance(caught.value, ImportError)
     assert "train" not in toys.names()
 
 
-def test_a_known_name_that_is_installed_loads(toys: Registry[str], install: Install) -> None:
+def test_a_known_name_that_is_installed_loads(toys: Sources[str], install: Install) -> None:
     install("robustify-train", "train", "toy_train")
     assert toys.load("train:ball") == "toy ball"
 
 
-def test_a_source_that_fails_to_import_says_whose_it_is_and_why(toys: Registry[str], install: Install) -> None:
+def test_a_source_that_fails_to_import_says_whose_it_is_and_why(toys: Sources[str], install: Install) -> None:
     install("toy-bad", "bad", "toy_bad", "raise RuntimeError('operator toy::roll does not exist')")
     with pytest.raises(BrokenPluginError, match=r"'bad' from toy-bad 1\.0 cannot be used: RuntimeError: op") as caught:
         toys.load("bad:ball")
@@ -133,7 +131,7 @@ def test_a_source_that_fails_to_import_says_whose_it_is_and_why(toys: Registry[s
     assert isinstance(caught.value, ImportError)
 
 
-def test_a_source_that_fails_to_import_hurts_only_those_who_ask_for_it(toys: Registry[str], install: Install) -> None:
+def test_a_source_that_fails_to_import_hurts_only_those_who_ask_for_it(toys: Sources[str], install: Install) -> None:
     install("toy-bad", "bad", "toy_bad", "import a_library_that_nobody_has")
     install("toy-good", "good", "toy_good")
     assert toys.names() == ["bad", "good"]
@@ -143,7 +141,7 @@ def test_a_source_that_fails_to_import_hurts_only_those_who_ask_for_it(toys: Reg
         toys.load("bad:ball")
 
 
-def test_an_entry_point_to_nothing_is_a_broken_source(toys: Registry[str], install: Install) -> None:
+def test_an_entry_point_to_nothing_is_a_broken_source(toys: Sources[str], install: Install) -> None:
     install("toy-void", "void", "toy_void", attribute=":nothing")
     with pytest.raises(BrokenPluginError, match=r"toy-void 1\.0 .*nothing"):
         toys.load("void:ball")
@@ -158,16 +156,14 @@ def test_an_entry_point_to_nothing_is_a_broken_source(toys: Registry[str], insta
     ],
 )
 def test_a_source_without_load_or_names_is_refused(
-    toys: Registry[str], install: Install, code: str, missing: str
+    toys: Sources[str], install: Install, code: str, missing: str
 ) -> None:
     install("toy-half", "half", "toy_half", code)
     with pytest.raises(BrokenPluginError, match=rf"'half' from toy-half 1\.0 .*{missing}$"):
         toys.load("half:ball")
 
 
-def test_two_providers_of_one_name_are_both_named_and_neither_is_imported(
-    toys: Registry[str], install: Install
-) -> None:
+def test_two_providers_of_one_name_are_both_named_and_neither_is_imported(toys: Sources[str], install: Install) -> None:
     install("toy-one", "same", "toy_one")
     install("toy-two", "same", "toy_two")
     with pytest.raises(PluginConflictError, match=r"2 packages .* 'same': toy-one 1\.0, toy-two 1\.0"):
@@ -177,20 +173,20 @@ def test_two_providers_of_one_name_are_both_named_and_neither_is_imported(
 
 
 @pytest.mark.parametrize("reference", ["good", "", ":", ":ball", "good:"])
-def test_a_reference_needs_a_source_a_colon_and_a_name(toys: Registry[str], install: Install, reference: str) -> None:
+def test_a_reference_needs_a_source_a_colon_and_a_name(toys: Sources[str], install: Install, reference: str) -> None:
     install("toy-good", "good", "toy_good")
     with pytest.raises(InputError, match=r"expected 'source:name', such as .*; got"):
         toys.load(reference)
 
 
-def test_a_registered_source_is_listed_and_used(toys: Registry[str]) -> None:
+def test_a_registered_source_is_listed_and_used(toys: Sources[str]) -> None:
     toys.register("mine", SimpleNamespace(load=str.upper, names=lambda pattern="*": []))
     assert toys.names() == ["mine"]
     assert toys.load("mine:ball") == "BALL"
     assert toys.origin("mine") == "this process"
 
 
-def test_registering_never_overrides(toys: Registry[str], install: Install) -> None:
+def test_registering_never_overrides(toys: Sources[str], install: Install) -> None:
     install("toy-good", "good", "toy_good")
     mine = SimpleNamespace(load=str.upper, names=lambda pattern="*": [])
     with pytest.raises(InputError, match="'good' exists already"):
@@ -202,7 +198,7 @@ def test_registering_never_overrides(toys: Registry[str], install: Install) -> N
     assert toys.load("mine:ball") == "BALL"
 
 
-def test_registering_something_else_is_refused(toys: Registry[str]) -> None:
+def test_registering_something_else_is_refused(toys: Sources[str]) -> None:
     with pytest.raises(InputError, match=r"cannot register 'mine': .* has no names"):
         toys.register("mine", SimpleNamespace(load=str.upper, names=["ball"]))
     assert toys.names() == []

@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from robustify.certificates.plans import AdaptivePlan, FixedPlan, Plan
-from robustify.certificates.transcript import Transcript
+from robustify.certificates.queries import Transcript
 
 CASES = (
     *((1.0, 0.0), (0.9999, 0.00005), (0.999, 0.0005), (0.99, 0.005), (0.95, 0.025), (0.9, 0.05), (0.8, 0.1)),

@@ -18,7 +18,7 @@ from robustify import Settings, certify_dataset, robustify
 from robustify.certificates.decisions import DecisionPlan
 from robustify.certificates.plans import FixedPlan, Look, Plan
 from robustify.data import open_samples
-from robustify.evaluate.store import Row
+from robustify.runs.rows import Row
 from robustify.zoo import HELD_OUT
 
 RADII = (0.25, 0.5, 1.0)

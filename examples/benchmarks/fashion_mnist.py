@@ -33,12 +33,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from robustify import Preprocessing, Settings, SmoothedClassifier, certify_dataset, robustify
+from robustify.data import Examples
 from robustify.data.sources import Sample
-from robustify.evaluate.curves import abstention_rate, average_certified_radius, certified_accuracy
-from robustify.evaluate.store import Row
-from robustify.evaluate.stored import read_run
-from robustify.finetune import PRESETS, Examples, Lora, Recipe, find_recipe, tune
+from robustify.finetune import PRESETS, Lora, Recipe, find_recipe, tune
 from robustify.finetune.presets import changed
+from robustify.runs.folder import read_run
+from robustify.runs.metrics import abstention_rate, average_certified_radius, certified_accuracy
+from robustify.runs.rows import Row
 from robustify.zoo import fashion_mnist
 
 RESULT = Path(__file__).with_suffix(".json")

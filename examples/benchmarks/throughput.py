@@ -41,8 +41,8 @@ def imagenet_model(precision: str) -> SmoothedClassifier:
     import timm
     from diffusers import DDPMScheduler, UNet2DModel
 
-    from robustify.denoisers.convert import FAMILIES
-    from robustify.denoisers.convert_layout import empty_network
+    from robustify.denoisers.convert.checkpoints import FAMILIES
+    from robustify.denoisers.convert.layout import empty_network
 
     family = FAMILIES["guided-diffusion"]
     unet = UNet2DModel.from_config(empty_network(family.layout).config).eval()

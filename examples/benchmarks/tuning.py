@@ -18,8 +18,8 @@ import typer
 from torch.nn.functional import cross_entropy
 
 from robustify import Lora, SmoothedClassifier, robustify
-from robustify.finetune.adapters import save_adapter
-from robustify.finetune.lora import Adaptation, adapt, train_mode
+from robustify.finetune.adapt.lora import Adaptation, adapt, train_mode
+from robustify.finetune.adapt.save import save_adapter
 from robustify.finetune.objectives import Batch, Objective
 from robustify.finetune.presets import objective_at
 from robustify.zoo import fashion_mnist

@@ -1,5 +1,5 @@
 """Certificates: arithmetic on integer counts, without tensors."""
 
 from robustify.certificates.certificate import Certificate as Certificate
-from robustify.certificates.certificate import Evidence as Evidence
+from robustify.certificates.certificate import Provenance as Provenance
 from robustify.certificates.prediction import Prediction as Prediction

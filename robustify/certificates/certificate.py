@@ -7,14 +7,14 @@ from typing import final
 
 from robustify.certificates.decisions import KnownLabelPlan, RadiusPlan
 from robustify.certificates.plans import Look, Plan
-from robustify.certificates.transcript import Transcript
+from robustify.certificates.queries import Transcript
+from robustify.contract import InputContract
 from robustify.errors import InputError
-from robustify.types import InputContract
 
 
 @final
 @dataclass(frozen=True)
-class Evidence:
+class Provenance:
     """Everything a certificate's claim depends on besides the votes.
 
     Arguments:
@@ -56,7 +56,7 @@ class Certificate:
         selection: Votes that chose the label, one count per class; none where it was known.
         votes: Votes that certify it, one count per class; draws that failed are missing from the sum.
         looks: What was known each time the votes were looked at.
-        evidence: What else the claim depends on.
+        provenance: What else the claim depends on.
     """
 
     label: int | None
@@ -67,7 +67,7 @@ class Certificate:
     selection: tuple[int, ...]
     votes: tuple[int, ...]
     looks: tuple[Look, ...]
-    evidence: Evidence
+    provenance: Provenance
 
     @property
     def abstained(self) -> bool:
@@ -94,7 +94,7 @@ class Certificate:
             raise InputError(f"expected a norm of p >= 1; got {p}")
         if p <= 2:
             return self.radius
-        shrink: float = math.prod(self.evidence.contract.shape) ** (1 / p - 1 / 2)
+        shrink: float = math.prod(self.provenance.contract.shape) ** (1 / p - 1 / 2)
         return self.radius * shrink * (1 - 1e-12)
 
     def holds(self, label: int, *, at: float) -> bool:
@@ -102,7 +102,7 @@ class Certificate:
         return self.label is not None and self.label == label and self.radius > at
 
     def __str__(self) -> str:
-        e = self.evidence
+        e = self.provenance
         remarks = [f"{floor(100 * (1 - e.plan.alpha), 4):.10g} % confidence", f"n = {self.n:,}"]
         if e.soundness != "grid":
             remarks.append("in real arithmetic")
@@ -119,7 +119,7 @@ class Certificate:
         )
 
 
-def conclude(transcript: Transcript, evidence: Evidence, labels: tuple[str, ...]) -> Certificate:
+def conclude(transcript: Transcript, provenance: Provenance, labels: tuple[str, ...]) -> Certificate:
     """What the answers of a transcript prove; abstains where that is no radius."""
     radius, p_lower, p_upper = transcript.plan.claim(transcript.looks)
     guess = transcript.guess if radius > 0 else None
@@ -132,7 +132,7 @@ def conclude(transcript: Transcript, evidence: Evidence, labels: tuple[str, ...]
         selection=tuple(transcript.selection),
         votes=tuple(transcript.votes),
         looks=tuple(transcript.looks),
-        evidence=evidence,
+        provenance=provenance,
     )
 
 

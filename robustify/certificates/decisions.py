@@ -17,8 +17,8 @@ from scipy.special import ndtr
 
 from robustify.certificates.anytime import sequential_lower_bound
 from robustify.certificates.bounds import lower_bound, upper_bound
+from robustify.certificates.gaussian import gaussian_radius
 from robustify.certificates.plans import Claim, Look, Plan
-from robustify.certificates.radius import gaussian_radius
 from robustify.certificates.sequential import GroupSequentialTest, geometric_looks, group_sequential_test
 from robustify.errors import InputError
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, final
 
-from robustify.certificates.radius import check_budget, check_count, gaussian_radius, rival_bounds, strongest_rival
+from robustify.certificates.gaussian import check_budget, check_count, gaussian_radius, rival_bounds, strongest_rival
 from robustify.certificates.sequential import geometric_looks
 from robustify.errors import InputError
 

@@ -1,7 +1,7 @@
 """Classifiers that people already have, behind one boundary: pixels in [0, 1] to logits."""
 
 from robustify.classifiers.base import ImageClassifier as ImageClassifier
-from robustify.classifiers.base import ZeroShotModel as ZeroShotModel
 from robustify.classifiers.preprocessing import Preprocessing as Preprocessing
 from robustify.classifiers.preprocessing import ResizeCrop as ResizeCrop
 from robustify.classifiers.wrap import wrap as wrap
+from robustify.classifiers.zero_shot import ZeroShotModel as ZeroShotModel

@@ -1,6 +1,5 @@
 """The classifier that gets certified: pixels in [0, 1] in, logits out, one fixed function."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
@@ -63,21 +62,6 @@ class ImageClassifier(nn.Module):
     def device(self) -> torch.device:
         """Where the network lives; nothing here moves it."""
         return next((p.device for p in self.network.parameters()), torch.device("cpu"))
-
-
-class ZeroShotModel(ABC):
-    """An image-text model that becomes a classifier once it is told the classes."""
-
-    name: str
-
-    @abstractmethod
-    def classifier(self, classes: Sequence[str], templates: str | Sequence[str]) -> ImageClassifier:
-        """The image tower with a head made of the classes' texts; the text tower is not needed after.
-
-        Arguments:
-            classes: At least two names.
-            templates: Format strings such as `"a photo of a {}."`, or the name of a set.
-        """
 
 
 def check_evaluation_mode(network: nn.Module) -> None:

@@ -17,10 +17,11 @@ from PIL import Image as PILImage
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from robustify.cards import licence_of
-from robustify.classifiers.base import ImageClassifier, ZeroShotModel, check_evaluation_mode
+from robustify.classifiers.base import ImageClassifier, check_evaluation_mode
 from robustify.classifiers.preprocessing import Geometry, Preprocessing
+from robustify.classifiers.zero_shot import ZeroShotModel as ZeroShotModel
 from robustify.errors import InputError, ModelError
+from robustify.licences import licence_of
 from robustify.types import Bytes
 
 

@@ -15,10 +15,10 @@ from PIL import Image as PILImage
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from robustify.cards import licence_of
 from robustify.classifiers.base import ImageClassifier, check_evaluation_mode
 from robustify.classifiers.preprocessing import Geometry, Preprocessing, ResizeCrop
 from robustify.errors import InputError, ModelError
+from robustify.licences import licence_of
 from robustify.types import Bytes
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robustify.classifiers.base import ImageClassifier, ZeroShotModel
+from robustify.classifiers.base import ImageClassifier
 from robustify.classifiers.preprocessing import Preprocessing
+from robustify.classifiers.zero_shot import ZeroShotModel as ZeroShotModel
 from robustify.errors import InputError
 
 

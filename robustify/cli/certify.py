@@ -73,9 +73,10 @@ def certify(
     from robustify.certificates.certificate import floor
     from robustify.data import open_samples
     from robustify.errors import InputError
-    from robustify.evaluate import Chapter, certify_dataset, write_report
-    from robustify.evaluate.curves import certified_accuracy
-    from robustify.evaluate.pictures import picture, telling
+    from robustify.report.html import Chapter, write_report
+    from robustify.report.pictures import picture, telling
+    from robustify.runs.certify import certify_dataset
+    from robustify.runs.metrics import certified_accuracy
     from robustify.smoothing import Settings
 
     settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed, known_label, family_wise)

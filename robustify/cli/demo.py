@@ -9,7 +9,7 @@ import typer
 from robustify.cli.options import Sigma, resumable
 
 if TYPE_CHECKING:
-    from robustify.evaluate import Chapter
+    from robustify.report.html import Chapter
 
 MODELS = {"timm classifier": "zoo:timm", "zero-shot CLIP": "zoo:open_clip"}
 
@@ -29,8 +29,7 @@ def demo(
     Example: robustify demo --images 25 --out robustify-demo
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything the demo needs is shipped
-    from robustify.evaluate import write_report
-    from robustify.evaluate.report import meaning
+    from robustify.report.html import meaning, write_report
 
     with resumable():
         chapters = [_chapter(title, model, out, images, sigma, n) for title, model in MODELS.items()]
@@ -45,8 +44,9 @@ def _chapter(title: str, reference: str, out: Path, images: int, sigma: float, n
     from robustify.api import robustify
     from robustify.data import open_samples
     from robustify.denoisers import Identity
-    from robustify.evaluate import Chapter, certify_dataset
-    from robustify.evaluate.pictures import picture, telling
+    from robustify.report.html import Chapter
+    from robustify.report.pictures import picture, telling
+    from robustify.runs.certify import certify_dataset
     from robustify.smoothing import Settings
     from robustify.zoo import HELD_OUT
     from robustify.zoo.fashion_mnist import CLASSES

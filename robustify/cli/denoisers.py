@@ -25,7 +25,7 @@ def convert(
 
     Example: robustify denoisers convert guided-diffusion 256x256_diffusion_uncond.pt adm-256
     """
-    from robustify.denoisers.convert import convert as run
+    from robustify.denoisers.convert.checkpoints import convert as run
 
     run(family, checkpoint, out)
     print(f"written; use it as --denoiser diffusers:{out}")

@@ -60,7 +60,7 @@ def estimate(
     """
     check_exists(data)
     from robustify.data import open_samples
-    from robustify.evaluate.estimate import estimate as measure
+    from robustify.runs.estimate import estimate as measure
     from robustify.smoothing import Settings
 
     settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed, known_label, family_wise)

@@ -11,14 +11,14 @@ def status(run: Run) -> None:
     Example: robustify status run
     """
     check_exists(run)
-    from robustify.finetune.checkpoint import is_training_run
+    from robustify.finetune.train.folder import is_training_run
 
     if is_training_run(run):
-        from robustify.finetune.progress import progress
+        from robustify.finetune.train.progress import progress
 
         print(progress(run))
         return
-    from robustify.evaluate.status import status as look
-    from robustify.evaluate.stored import read_run
+    from robustify.runs.folder import read_run
+    from robustify.runs.status import status as look
 
     print(look(read_run(run)))

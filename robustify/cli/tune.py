@@ -20,7 +20,8 @@ from robustify.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from robustify.finetune import Examples, Recipe
+    from robustify.data import Examples
+    from robustify.finetune import Recipe
     from robustify.smoothing import SmoothedClassifier
 
 
@@ -71,10 +72,10 @@ def tune(
     if held_out is not None:
         check_exists(held_out)
     from robustify.data import open_samples, training_examples
-    from robustify.evaluate.soft_labels import soft_labels
     from robustify.finetune import find_recipe
     from robustify.finetune import tune as train
     from robustify.finetune.presets import changed
+    from robustify.runs.soft_labels import soft_labels
 
     smoothed = build(
         model,
@@ -107,7 +108,7 @@ def tune(
 
 def _work(model: "SmoothedClassifier", examples: "Examples", recipe: "Recipe") -> str:
     """How much there is to do, in numbers that are certain before it starts."""
-    from robustify.finetune.batches import Batches
+    from robustify.finetune.train.batches import Batches
 
     steps = Batches(examples, recipe, model.sigma).steps
     images, epochs, draws = len(examples), recipe.epochs, recipe.objective.draws

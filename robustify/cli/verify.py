@@ -9,8 +9,8 @@ import typer
 from robustify.cli.options import Classes, Denoiser, Device, Run, Templates, Tuned, build, check_exists
 
 if TYPE_CHECKING:
-    from robustify.evaluate.stored import StoredRun
-    from robustify.evaluate.verify import Problem
+    from robustify.runs.folder import StoredRun
+    from robustify.verify.claims import Problem
 
 SHOWN = 20
 
@@ -36,8 +36,8 @@ def verify(
     Exit status: 0 all is well, 1 something is wrong, 2 nothing could be verified.
     """
     from robustify.errors import InputError
-    from robustify.evaluate.stored import read_run
-    from robustify.evaluate.verify import verify_run
+    from robustify.runs.folder import read_run
+    from robustify.verify.claims import verify_run
 
     if (model is None or data is None) and any((model, data, denoiser, tuned, device, classes)):
         raise InputError("to repeat rows give both --model and --data")
@@ -76,7 +76,7 @@ def _repeat(
     count: int,
 ) -> "list[Problem]":
     from robustify.data import open_samples
-    from robustify.evaluate.replay import replay
+    from robustify.verify.replay import replay
 
     precision = next((p for p in ("bfloat16", "float16") if f"{p} autocast" in stored.config["dtype"]), "float32")
     smoothed = build(

@@ -1,5 +1,6 @@
-"""Images with labels: (sample id, image, label) from folders, arrays and data sets."""
+"""Images with labels: samples to certify, and examples to learn from."""
 
+from robustify.data.examples import Examples as Examples
+from robustify.data.examples import training_examples as training_examples
 from robustify.data.sources import Sample as Sample
 from robustify.data.sources import open_samples as open_samples
-from robustify.data.training import training_examples as training_examples

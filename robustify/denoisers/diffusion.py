@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustify.cards import licence_of
 from robustify.denoisers.base import Denoiser
 from robustify.errors import InputError, ModelError
+from robustify.licences import licence_of
 from robustify.types import Pixels
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")

@@ -11,11 +11,11 @@ from typing import Any, final
 
 from robustify.denoisers import Identity
 from robustify.errors import InputError, ModelError
-from robustify.finetune.lora import Lora
+from robustify.finetune.adapt.lora import Lora
+from robustify.finetune.adapt.modules import targets
 from robustify.finetune.objectives import Objective
 from robustify.finetune.objectives.registered import OBJECTIVES
 from robustify.finetune.recipe import Recipe
-from robustify.finetune.targets import targets
 from robustify.smoothing import SmoothedClassifier
 
 

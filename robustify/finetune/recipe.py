@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeAlias, final
 from torch import Tensor
 
 from robustify.errors import InputError
-from robustify.finetune.augment import AUGMENTATIONS
-from robustify.finetune.lora import Lora
+from robustify.finetune.adapt.lora import Lora
 from robustify.finetune.objectives import Objective
+from robustify.finetune.train.augment import AUGMENTATIONS
 from robustify.smoothing.smoothed import PRECISIONS
 
 Adapt: TypeAlias = Lora | Literal["full", "head"]

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustify.certificates.transcript import Questions, Request
-from robustify.smoothing.guard import Margin
+from robustify.certificates.queries import Questions, Request
+from robustify.smoothing.checks.fixed_function import Margin
+from robustify.smoothing.checks.independence import VoteCheck, Wager
 from robustify.smoothing.noise import NoiseAddress, NoiseStream, Soundness
-from robustify.smoothing.vote_check import VoteCheck, Wager
 from robustify.types import Image, Logits, Pixels
 
 Progress = Callable[[int], object]

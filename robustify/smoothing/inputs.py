@@ -13,8 +13,9 @@ from torch import Tensor
 
 from robustify.classifiers import Preprocessing
 from robustify.classifiers.preprocessing import with_channels
+from robustify.contract import InputContract
 from robustify.errors import InputError
-from robustify.types import Image, InputContract
+from robustify.types import Image
 
 OneImage: TypeAlias = str | PathLike[str] | PILImage.Image | npt.NDArray[Any] | Tensor
 ImageInput: TypeAlias = OneImage | Sequence[OneImage]

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan
+from robustify.certificates.gaussian import check_budget, check_count
+from robustify.certificates.lattice import total_variation
 from robustify.certificates.plans import AdaptivePlan, FixedPlan, Plan
-from robustify.certificates.quantised import total_variation
-from robustify.certificates.radius import check_budget, check_count
+from robustify.contract import InputContract
 from robustify.errors import InputError
 from robustify.smoothing.noise import Soundness, fresh_seed
-from robustify.types import InputContract
 
 
 @final

@@ -19,25 +19,26 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from robustify.certificates import Certificate, Evidence, Prediction
+from robustify.certificates import Certificate, Prediction, Provenance
 from robustify.certificates.bounds import check_alpha
 from robustify.certificates.certificate import conclude
+from robustify.certificates.gaussian import check_count
 from robustify.certificates.prediction import predict_votes
-from robustify.certificates.radius import check_count
-from robustify.certificates.transcript import Poll, Transcript
+from robustify.certificates.queries import Poll, Transcript
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.base import check_evaluation_mode
+from robustify.contract import InputContract
 from robustify.denoisers import Denoiser, Identity
 from robustify.errors import InputError, ModelError
+from robustify.smoothing.checks.fixed_function import Margin, probe, rounding_of, state
+from robustify.smoothing.checks.independence import VoteCheck
+from robustify.smoothing.checks.noise_law import NoiseCheck
 from robustify.smoothing.engine import Job, Progress, Q, run
-from robustify.smoothing.guard import Margin, probe, rounding_of, state
-from robustify.smoothing.identity import classifier_hash, denoiser_hash
+from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint
 from robustify.smoothing.inputs import ImageInput, OneImage, is_batch, to_pixels
 from robustify.smoothing.noise import Soundness
-from robustify.smoothing.noise_check import NoiseCheck
 from robustify.smoothing.settings import Settings
-from robustify.smoothing.vote_check import VoteCheck
-from robustify.types import Image, InputContract, Logits, Pixels
+from robustify.types import Image, Logits, Pixels
 
 BAR_AFTER = 2.0
 """Seconds of sampling before a bar appears: most answers are there sooner."""
@@ -164,11 +165,11 @@ class SmoothedClassifier(nn.Module):
                 it was fed is not what it should be.
         """
         settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed)
-        evidence = self.evidence(settings)
+        provenance = self.provenance(settings)
         samples = {str(i): image for i, image in enumerate(self._prepare(images, settings))}
-        plan, found = evidence.plan, {}
+        plan, found = provenance.plan, {}
         with _bar("certify", (plan.n0 + plan.n) * len(samples), progress) as bar:
-            for sample, certificate in self.certificates(samples.items(), evidence, progress or bar.update):
+            for sample, certificate in self.certificates(samples.items(), provenance, progress or bar.update):
                 found[sample] = certificate
                 bar.total -= plan.n - certificate.n  # what an early decision saved
         certificates = [found[sample] for sample in samples]
@@ -205,7 +206,7 @@ class SmoothedClassifier(nn.Module):
         predictions = [predict_votes(poll.votes, self.labels, n=n, alpha=alpha, slack=slack) for poll in polls]
         return predictions if is_batch(images) else predictions[0]
 
-    def evidence(self, settings: Settings) -> Evidence:
+    def provenance(self, settings: Settings) -> Provenance:
         """What certificates of this model depend on besides votes, for a sample still to be named.
 
         Raises:
@@ -215,15 +216,15 @@ class SmoothedClassifier(nn.Module):
         plan = settings.plan(self.sigma, self.contract)
         check_evaluation_mode(self)
         seed, fresh = settings.entropy()
-        return Evidence(
+        return Provenance(
             plan=plan,
             seed=seed,
             fresh=fresh,
             sample="",
             soundness=settings.soundness,
             contract=self.contract,
-            classifier=classifier_hash(self.classifier),
-            denoiser=denoiser_hash(self.denoiser, self.sigma),
+            classifier=classifier_fingerprint(self.classifier),
+            denoiser=denoiser_fingerprint(self.denoiser, self.sigma),
             dtype=self.dtype,
             batch=min(settings.batch, max(plan.n, plan.n0)),
         )
@@ -231,7 +232,7 @@ class SmoothedClassifier(nn.Module):
     def certificates(
         self,
         samples: Iterable[tuple[str, Image]],
-        evidence: Evidence,
+        provenance: Provenance,
         progress: Progress | None = None,
         truths: Mapping[str, int] | None = None,
     ) -> Iterator[tuple[str, Certificate]]:
@@ -239,20 +240,20 @@ class SmoothedClassifier(nn.Module):
 
         Arguments:
             samples: Taken one by one, when a batch has room.
-            evidence: What the certificates shall depend on; each carries its own sample's name.
+            provenance: What the certificates shall depend on; each carries its own sample's name.
             progress: Called with the number of draws just finished.
             truths: True labels by name, where the plan tests them.
         """
-        plan, classes, truths = evidence.plan, len(self.labels), truths or {}
-        jobs = (Job(x, evidence.seed, name, Transcript(plan, classes, truths.get(name))) for name, x in samples)
-        for job in self._run(jobs, evidence.soundness, evidence.batch, progress):
-            yield job.sample, conclude(job.questions, replace(evidence, sample=job.sample), self.labels)
+        plan, classes, truths = provenance.plan, len(self.labels), truths or {}
+        jobs = (Job(x, provenance.seed, name, Transcript(plan, classes, truths.get(name))) for name, x in samples)
+        for job in self._run(jobs, provenance.soundness, provenance.batch, progress):
+            yield job.sample, conclude(job.questions, replace(provenance, sample=job.sample), self.labels)
 
     def _run(self, jobs: Iterable[Job[Q]], soundness: str, batch: int, progress: Progress | None) -> Iterator[Job[Q]]:
         check_evaluation_mode(self)
         noise = Soundness(soundness)
         check, votes = NoiseCheck(self.sigma, grid=noise is Soundness.GRID), VoteCheck()
-        due = 0  # checked as evidence doubles: each check may refuse true noise once in a million times
+        due = 0  # checked as provenance doubles: each check may refuse true noise once in a million times
         for job in run(
             self.logits,
             jobs,

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from robustify.certificates.certificate import Certificate, Evidence, conclude, floor
+from robustify.certificates.certificate import Certificate, Provenance, conclude, floor
 from robustify.certificates.decisions import DecisionPlan
 from robustify.certificates.plans import FixedPlan
 from robustify.certificates.prediction import binomial_test, predict_votes
-from robustify.certificates.transcript import Transcript
+from robustify.certificates.queries import Transcript
+from robustify.contract import InputContract
 from robustify.errors import InputError
-from robustify.types import InputContract
 
 LABELS = ("cat", "dog", "fox")
-EVIDENCE = Evidence(
+EVIDENCE = Provenance(
     plan=FixedPlan(sigma=0.5, alpha=0.001, n0=100, n=1_000),
     seed=7,
     fresh=True,
@@ -31,14 +31,14 @@ EVIDENCE = Evidence(
 )
 
 
-def certified(selection: tuple[int, ...], votes: tuple[int, ...], evidence: Evidence = EVIDENCE) -> Certificate:
-    transcript = Transcript(evidence.plan, 3)
+def certified(selection: tuple[int, ...], votes: tuple[int, ...], provenance: Provenance = EVIDENCE) -> Certificate:
+    transcript = Transcript(provenance.plan, 3)
     for answer in (selection, votes):
         request = transcript.request
         assert request is not None
         transcript.answer(request, answer)
     assert transcript.request is None
-    return conclude(transcript, evidence, LABELS)
+    return conclude(transcript, provenance, LABELS)
 
 
 def test_selection_chooses_and_estimation_certifies() -> None:
@@ -60,7 +60,7 @@ def test_abstention_holds_nothing() -> None:
     assert not any(certificate.holds(label, at=0.0) for label in range(3))
     assert "abstains: no label is certain enough (99.9 %" in str(certificate)
     decision = DecisionPlan(0.5, 0.001, 100, 1_000, radii=(0.25, 0.5))
-    undecided = replace(certificate, evidence=replace(EVIDENCE, plan=decision))
+    undecided = replace(certificate, provenance=replace(EVIDENCE, plan=decision))
     assert "abstains: no label is certain enough within 0.25 (99.9 %" in str(undecided)
 
 
@@ -77,10 +77,10 @@ def test_it_prints_as_a_sentence_with_a_floored_radius() -> None:
         "dog: no ℓ2 change below 0.499 (pixels in [0, 1]) changes the smoothed prediction "
         "(99.9 % confidence, n = 1,000)"
     )
-    given_seed = replace(certificate, evidence=replace(EVIDENCE, fresh=False))
+    given_seed = replace(certificate, provenance=replace(EVIDENCE, fresh=False))
     assert "reproduction with a given seed" in str(given_seed)
     assert "real arithmetic" not in str(certificate)
-    assert "in real arithmetic" in str(replace(certificate, evidence=replace(EVIDENCE, soundness="float")))
+    assert "in real arithmetic" in str(replace(certificate, provenance=replace(EVIDENCE, soundness="float")))
 
 
 def test_it_is_frozen() -> None:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.open_clip import OpenCLIP, load, names
+from robustify.contract import InputContract
 from robustify.errors import InputError, ModelError
 from robustify.smoothing.inputs import to_pixels
-from robustify.types import InputContract
 
 CLASSES = ["cat", "dog", "ankle boot"]
 TEMPLATES = ["a photo of a {}.", "{} in the rain", "no {}"]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.timm import load, names, wrap
+from robustify.contract import InputContract
 from robustify.errors import InputError, ModelError
 from robustify.smoothing.inputs import to_pixels
-from robustify.types import InputContract
 
 STATISTICS = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),

@@ -24,9 +24,9 @@ from transformers import (
 
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.transformers import load, names, wrap
+from robustify.contract import InputContract
 from robustify.errors import InputError, ModelError
 from robustify.smoothing.inputs import to_pixels
-from robustify.types import InputContract
 
 MEAN, STD = [0.15, 0.45, 0.8], [0.4, 0.2, 0.3]
 EDGES = {"height": 32, "width": 32}

@@ -14,8 +14,8 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from robustify.denoisers.convert import FAMILIES, Family, build, convert, cosine_betas, read_checkpoint
-from robustify.denoisers.convert_layout import (
+from robustify.denoisers.convert.checkpoints import FAMILIES, Family, build, convert, cosine_betas, read_checkpoint
+from robustify.denoisers.convert.layout import (
     Layout,
     checkpoint_shapes,
     empty_network,

@@ -16,7 +16,7 @@ from robustify.finetune import PRESETS, Lora, Recipe, find_recipe
 from robustify.finetune.objectives import CATRS, FTCADIS, MACER, Gaussian, SmoothAdv, SmoothMix
 from robustify.finetune.objectives.registered import OBJECTIVES
 from robustify.finetune.presets import changed, objective_at
-from tests.finetune.conftest import MakeModel
+from tests.toys import MakeModel
 
 COSINE = Recipe(Gaussian(), epochs=10, learning_rate=1.0, final_learning_rate=0.1, warmup=2.0)
 STEPS = Recipe(Gaussian(), epochs=90, learning_rate=1.0, final_learning_rate=0.0, warmup=0.0, drop_every=30)

@@ -8,7 +8,7 @@ from torch import nn
 
 from robustify import Preprocessing, SmoothedClassifier, robustify
 from robustify.errors import InputError
-from robustify.smoothing.identity import classifier_hash
+from robustify.smoothing.fingerprint import classifier_fingerprint
 
 PLAIN = Preprocessing(mean=(0.4,), std=(0.5,), size=(8, 8))
 IMAGE = torch.full((1, 8, 8), 128 / 255)
@@ -25,11 +25,11 @@ def test_compiled_networks_vote_the_same_and_say_so() -> None:
     plain, fused = model(compiled=False), model(compiled=True)
     a, b = (m.certify(IMAGE, n=200, batch=64, seed=1) for m in (plain, fused))
     assert a.votes == b.votes
-    assert (a.evidence.dtype, b.evidence.dtype) == ("float32", "float32, compiled")
+    assert (a.provenance.dtype, b.provenance.dtype) == ("float32", "float32, compiled")
     assert "float32, compiled" in repr(fused)
     assert fused.classifier.network._compiled_call_impl is not None
     assert plain.classifier.network._compiled_call_impl is None
-    assert classifier_hash(plain.classifier) == classifier_hash(fused.classifier)
+    assert classifier_fingerprint(plain.classifier) == classifier_fingerprint(fused.classifier)
     assert not IMAGE.is_inference()
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustify.certificates.transcript import PREDICTION, Poll
+from robustify.certificates.queries import PREDICTION, Poll
+from robustify.smoothing.checks.fixed_function import Margin
+from robustify.smoothing.checks.independence import VoteCheck
 from robustify.smoothing.engine import Job, run
-from robustify.smoothing.guard import Margin
 from robustify.smoothing.noise import NoiseAddress, NoiseStream, Soundness
-from robustify.smoothing.vote_check import VoteCheck
 from robustify.types import Logits, Pixels
 
 SHAPE = (1, 2, 2)

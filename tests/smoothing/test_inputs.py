@@ -10,9 +10,9 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from robustify.classifiers import Preprocessing, ResizeCrop
+from robustify.contract import InputContract
 from robustify.errors import InputError
 from robustify.smoothing.inputs import is_batch, read_picture, to_pixels
-from robustify.types import InputContract
 
 RGB = InputContract(3, 12, 20)
 GRAY = InputContract(1, 12, 20)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import kstest, norm
 
-from robustify.certificates.transcript import ESTIMATION, PREDICTION, SELECTION
+from robustify.certificates.queries import ESTIMATION, PREDICTION, SELECTION
 from robustify.errors import InputError
 from robustify.smoothing.noise import BLOCK, NoiseAddress, NoiseStream, Soundness, fresh_seed
 

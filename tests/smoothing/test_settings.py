@@ -2,8 +2,8 @@ import pytest
 
 from robustify import Settings
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan
+from robustify.contract import InputContract
 from robustify.errors import InputError
-from robustify.types import InputContract
 
 CONTRACT = InputContract(1, 8, 8)
 

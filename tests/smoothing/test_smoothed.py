@@ -13,7 +13,7 @@ from robustify import Identity, ImageClassifier, Preprocessing, Settings, Smooth
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError, ModelError
 from robustify.smoothing import smoothed
-from robustify.smoothing.identity import classifier_hash
+from robustify.smoothing.fingerprint import classifier_fingerprint
 from robustify.smoothing.noise import Soundness
 from robustify.types import Pixels
 
@@ -88,27 +88,27 @@ def test_a_given_seed_reproduces_and_is_flagged() -> None:
     model = smooth(HalfSpace(0.05))
     one, again, fresh = (model.certify(IMAGE, n=200, seed=seed) for seed in (3, 3, None))
     assert one == again
-    assert not one.evidence.fresh
-    assert fresh.evidence.fresh
-    assert fresh.evidence.seed > 2**64  # 128 bits; a smaller one has chance 2^-64
+    assert not one.provenance.fresh
+    assert fresh.provenance.fresh
+    assert fresh.provenance.seed > 2**64  # 128 bits; a smaller one has chance 2^-64
 
 
 def test_the_certificate_names_everything_it_depends_on() -> None:
     model = smooth(HalfSpace(0.3))
-    evidence = model.certify(IMAGE, n=200, n0=20, alpha=0.01, batch=50, seed=3).evidence
-    assert (evidence.plan.n, evidence.plan.n0, evidence.plan.alpha, evidence.plan.sigma) == (200, 20, 0.01, 0.5)
-    assert 0 < evidence.plan.slack < 1e-9
-    assert (evidence.batch, evidence.seed, evidence.dtype) == (50, 3, "float32")
-    assert evidence.contract.shape == (1, *SIZE)
-    assert evidence.classifier == classifier_hash(model.classifier)
+    provenance = model.certify(IMAGE, n=200, n0=20, alpha=0.01, batch=50, seed=3).provenance
+    assert (provenance.plan.n, provenance.plan.n0, provenance.plan.alpha, provenance.plan.sigma) == (200, 20, 0.01, 0.5)
+    assert 0 < provenance.plan.slack < 1e-9
+    assert (provenance.batch, provenance.seed, provenance.dtype) == (50, 3, "float32")
+    assert provenance.contract.shape == (1, *SIZE)
+    assert provenance.classifier == classifier_fingerprint(model.classifier)
 
 
 def test_another_weight_is_another_classifier() -> None:
     model = smooth(HalfSpace(0.3))
-    before = classifier_hash(model.classifier)
+    before = classifier_fingerprint(model.classifier)
     with torch.no_grad():
         model.classifier.network.weight[0] += 1e-6
-    assert classifier_hash(model.classifier) != before
+    assert classifier_fingerprint(model.classifier) != before
 
 
 def test_every_kind_of_input_gives_the_same_certificate() -> None:
@@ -276,8 +276,8 @@ def test_float_pixels_must_be_quantised_or_declared() -> None:
     with pytest.raises(InputError, match="expected an 8-bit image"):
         model.certify(torch.full((1, *SIZE), 0.5), n=100)
     certificate = model.certify(torch.full((1, *SIZE), 0.5), n=100, soundness="float", seed=1)
-    assert certificate.evidence.soundness == "float"
-    assert certificate.evidence.plan.slack == 0
+    assert certificate.provenance.soundness == "float"
+    assert certificate.provenance.plan.slack == 0
 
 
 @final
@@ -335,8 +335,8 @@ def test_batches_and_batch_mates_never_change_an_answer(settings: dict[str, Any]
     images = {f"image {i}": torch.full((1, *SIZE), level / 255) for i, level in enumerate(levels)}
 
     def certified(names: list[str], batch: int) -> dict[str, tuple[object, ...]]:
-        evidence = model.evidence(Settings(**settings, batch=batch, seed=5))
-        found = model.certificates(((name, images[name]) for name in names), evidence)
+        provenance = model.provenance(Settings(**settings, batch=batch, seed=5))
+        found = model.certificates(((name, images[name]) for name in names), provenance)
         return {name: (c.label, c.radius, c.selection, c.votes, c.looks) for name, c in found}
 
     expected = certified(list(images), 64)
@@ -348,7 +348,8 @@ def test_batches_and_batch_mates_never_change_an_answer(settings: dict[str, Any]
 def test_another_preprocessing_is_another_classifier() -> None:
     means = (0.4854, 0.4855)
     hashes = {
-        classifier_hash(ImageClassifier(HalfSpace(0.3).eval(), Preprocessing((mean,), (1.0,), SIZE))) for mean in means
+        classifier_fingerprint(ImageClassifier(HalfSpace(0.3).eval(), Preprocessing((mean,), (1.0,), SIZE)))
+        for mean in means
     }
     assert len(hashes) == 2
 
@@ -358,7 +359,7 @@ def test_another_layer_setting_is_another_classifier() -> None:
         torch.manual_seed(0)
         return nn.Sequential(nn.BatchNorm2d(1, eps=eps), nn.Flatten(), nn.Linear(16, 2)).eval()
 
-    assert len({classifier_hash(ImageClassifier(network(eps), PLAIN)) for eps in (1e-5, 1e-5, 1e-3)}) == 2
+    assert len({classifier_fingerprint(ImageClassifier(network(eps), PLAIN)) for eps in (1e-5, 1e-5, 1e-3)}) == 2
 
 
 def scaled(add: Any, factor: float) -> Any:  # noqa: ANN401
@@ -385,7 +386,7 @@ def test_another_precision_is_another_classifier_and_says_so() -> None:
     gap = (full.logits(noisy) - half.logits(noisy)).abs().max()
     assert 0 < gap < 0.05
     assert half.logits(noisy).dtype == torch.float32
-    assert half.certify(IMAGE, n=20, seed=1).evidence.dtype == "float32, bfloat16 autocast"
+    assert half.certify(IMAGE, n=20, seed=1).provenance.dtype == "float32, bfloat16 autocast"
     assert "bfloat16 autocast" in repr(half)
     with pytest.raises(InputError, match="expected precision float32, bfloat16, float16"):
         robustify(network, preprocessing=PLAIN, precision="int8")

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from robustify.finetune.attacks import Copies
-from robustify.finetune.losses import DrawLogits
+from robustify.finetune.objectives.attacks import Copies
+from robustify.finetune.objectives.losses import DrawLogits
 from robustify.smoothing import SmoothedClassifier
 from robustify.types import Pixels
 

@@ -20,8 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustify.errors import InputError
-from robustify.finetune.attacks import kl_noise_pgd
-from robustify.finetune.losses import (
+from robustify.finetune.objectives.attacks import kl_noise_pgd
+from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
+from robustify.finetune.objectives.losses import (
     DrawLogits,
     LogProbabilities,
     bottom_k_ce,
@@ -29,7 +30,6 @@ from robustify.finetune.losses import (
     log_mean_softmax,
     worst_kl,
 )
-from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
 from robustify.finetune.objectives.shared import check_positive, check_several, hit_rate, labels_of, uniforms
 from robustify.smoothing import SmoothedClassifier
 
@@ -47,7 +47,7 @@ class CATRS(Objective):
         epsilon: How far the attack may move a copy, in l2, in [0, 1] pixels.
         steps: Of the attack.
         targets: Smoothed predictions of shape (images, classes), found by `Batch.rows`; shares of hard votes, with
-            zeros, are fine: `robustify.evaluate.soft_labels` reads them from a certification run over the images. The
+            zeros, are fine: `robustify.runs.soft_labels` reads them from a certification run over the images. The
             published ones are from 10,000 draws of a model trained with noise of 0.25. Where None, the mean prediction
             of the copies, without gradient.
 

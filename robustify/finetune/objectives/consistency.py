@@ -10,8 +10,8 @@ References:
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from robustify.finetune.losses import consistency, cross_entropies
 from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
+from robustify.finetune.objectives.losses import consistency, cross_entropies
 from robustify.finetune.objectives.shared import check_several, hit_rate, labels_of
 from robustify.smoothing import SmoothedClassifier
 

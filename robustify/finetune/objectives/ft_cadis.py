@@ -18,9 +18,9 @@ from typing import ClassVar, final
 
 import torch
 
-from robustify.finetune.attacks import kl_noise_pgd
-from robustify.finetune.losses import cross_entropies, hits, log_mean_softmax, selective_ce, worst_kl
+from robustify.finetune.objectives.attacks import kl_noise_pgd
 from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
+from robustify.finetune.objectives.losses import cross_entropies, hits, log_mean_softmax, selective_ce, worst_kl
 from robustify.finetune.objectives.shared import check_positive, check_several, labels_of
 from robustify.smoothing import SmoothedClassifier
 

@@ -8,8 +8,8 @@ References:
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from robustify.finetune.losses import cross_entropies
 from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
+from robustify.finetune.objectives.losses import cross_entropies
 from robustify.finetune.objectives.shared import check_positive, hit_rate, labels_of
 from robustify.smoothing import SmoothedClassifier
 

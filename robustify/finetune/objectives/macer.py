@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from robustify.errors import InputError
-from robustify.finetune.losses import macer_hinge, smoothed_nll
 from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
+from robustify.finetune.objectives.losses import macer_hinge, smoothed_nll
 from robustify.finetune.objectives.shared import check_positive, hit_rate, labels_of
 from robustify.smoothing import SmoothedClassifier
 

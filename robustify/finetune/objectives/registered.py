@@ -1,7 +1,7 @@
 """Objectives by name: those of this package and of plugins, found in the same way."""
 
-from robustify.entries import Entries
 from robustify.finetune.objectives.base import Objective
+from robustify.registry import Registry
 
 
 def _problem(entry: object) -> str | None:
@@ -10,5 +10,5 @@ def _problem(entry: object) -> str | None:
     return f"expected a subclass of Objective; got {entry!r}"
 
 
-OBJECTIVES: Entries[type[Objective]] = Entries("objective", "robustify.objectives", _problem)
+OBJECTIVES: Registry[type[Objective]] = Registry("objective", "robustify.objectives", _problem)
 """Each entry is a class whose fields are its settings, with defaults for all."""

@@ -6,9 +6,9 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from robustify.errors import InputError
-from robustify.finetune.losses import DrawLogits, hits
 from robustify.finetune.objectives.base import Batch
-from robustify.finetune.randomness import generator
+from robustify.finetune.objectives.losses import DrawLogits, hits
+from robustify.finetune.seeds import generator
 
 
 def labels_of(batch: Batch) -> Int64[Tensor, " batch"]:

@@ -15,9 +15,9 @@ References:
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from robustify.finetune.attacks import noisy_logits, smooth_pgd
-from robustify.finetune.losses import consistency, cross_entropies
+from robustify.finetune.objectives.attacks import noisy_logits, smooth_pgd
 from robustify.finetune.objectives.base import Batch, Objective, Outcome
+from robustify.finetune.objectives.losses import consistency, cross_entropies
 from robustify.finetune.objectives.shared import check_positive, check_several, hit_rate, labels_of, ramped
 from robustify.smoothing import SmoothedClassifier
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from robustify.errors import InputError
-from robustify.finetune.attacks import noisy_logits, smoothmix_path, within
-from robustify.finetune.losses import cross_entropies, log_mean_softmax, smoothmix_penalty, smoothmix_target
+from robustify.finetune.objectives.attacks import noisy_logits, smoothmix_path, within
 from robustify.finetune.objectives.base import Batch, Objective, Outcome
+from robustify.finetune.objectives.losses import cross_entropies, log_mean_softmax, smoothmix_penalty, smoothmix_target
 from robustify.finetune.objectives.shared import check_positive, hit_rate, labels_of, ramped, uniforms
 from robustify.smoothing import SmoothedClassifier
 

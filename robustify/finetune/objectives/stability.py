@@ -18,8 +18,8 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from robustify.finetune.losses import cross_entropies, stability
 from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
+from robustify.finetune.objectives.losses import cross_entropies, stability
 from robustify.finetune.objectives.shared import check_positive, hit_rate
 from robustify.smoothing import SmoothedClassifier
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError
-from robustify.finetune.attacks import smooth_pgd, smoothmix_path
 from robustify.finetune.objectives import (
     CATRS,
     FTCADIS,
@@ -23,10 +22,11 @@ from robustify.finetune.objectives import (
     SmoothMix,
     Stability,
 )
+from robustify.finetune.objectives.attacks import smooth_pgd, smoothmix_path
 from robustify.finetune.objectives.base import classify
 from robustify.types import Pixels
-from tests.finetune.conftest import Shrink
 from tests.finetune.objectives.conftest import ALL, SIGMA, parts, scene, slopes, smooth, told
+from tests.toys import Shrink
 
 
 @pytest.mark.parametrize("kind", ALL)

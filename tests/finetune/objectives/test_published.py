@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustify import SmoothedClassifier
-from robustify.finetune.attacks import kl_noise_pgd, smooth_pgd, smoothmix_path
 from robustify.finetune.objectives import (
     CATRS,
     FTCADIS,
@@ -22,6 +21,7 @@ from robustify.finetune.objectives import (
     SmoothMix,
     Stability,
 )
+from robustify.finetune.objectives.attacks import kl_noise_pgd, smooth_pgd, smoothmix_path
 from robustify.finetune.objectives.base import classify
 from robustify.finetune.objectives.shared import uniforms
 from tests.finetune.objectives.conftest import ALL, ce, kl, scene, slopes, smooth, told

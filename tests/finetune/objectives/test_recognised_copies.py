@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustify.errors import InputError
-from robustify.finetune.attacks import kl_noise_pgd
 from robustify.finetune.objectives import CATRS, FTCADIS
+from robustify.finetune.objectives.attacks import kl_noise_pgd
 from robustify.finetune.objectives.base import classify
 from robustify.finetune.objectives.shared import uniforms
 from tests.finetune.objectives.conftest import ce, kl, parts, scene, slopes, smooth, told

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustify.finetune.attacks import smooth_pgd, smoothmix_path
-from robustify.finetune.losses import consistency, cross_entropies, macer_hinge
 from robustify.finetune.objectives import MACER, Gaussian, Outcome, SmoothAdv, SmoothMix, Stability
+from robustify.finetune.objectives.attacks import smooth_pgd, smoothmix_path
 from robustify.finetune.objectives.base import classify
+from robustify.finetune.objectives.losses import consistency, cross_entropies, macer_hinge
 from robustify.finetune.objectives.shared import ramped, uniforms
 from tests.finetune.objectives.conftest import SIGMA, scene, slopes, smooth, told
 

@@ -1,0 +1,1 @@
+"""Adapters: which modules learn, how, and how what they learned is saved."""

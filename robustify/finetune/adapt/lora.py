@@ -1,0 +1,250 @@
+"""Adapting a classifier: low-rank updates through peft, full fine-tuning, or the head alone.
+
+References:
+    LoRA: Low-Rank Adaptation of Large Language Models, Hu et al., 2021, https://arxiv.org/abs/2106.09685
+    Confidence-aware Denoised Fine-tuning of Off-the-shelf Models for Certified Robustness, Jang et al., 2024,
+    https://arxiv.org/abs/2411.08933 (rank 4, alpha 4, on queries and values; the head in full)
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from robustify.classifiers import ImageClassifier
+from robustify.errors import InputError, ModelError
+from robustify.finetune.adapt.modules import core, find_head, run, targets
+from robustify.types import Logits
+
+
+@final
+@dataclass(frozen=True)
+class Lora:
+    """Adds `alpha / rank · B A` to weights, A and B of this rank; the defaults are those of FT-CADIS.
+
+    Arguments:
+        rank: Of every update; at least 1.
+        alpha: Scale of the updates, times the rank.
+        dropout: Share of an adapter's inputs dropped in training; in [0, 1).
+        layers: `attention` (queries and values; every layer of the blocks where nothing attends), `all` layers of
+            the blocks, or regular expressions that match whole module names. Of an `nn.MultiheadAttention` the
+            queries, keys and values together.
+
+    Raises:
+        InputError: If a number is out of its range.
+    """
+
+    rank: int = 4
+    alpha: float = 4.0
+    dropout: float = 0.0
+    layers: str | tuple[str, ...] = "attention"
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.rank, int) and self.rank >= 1 and self.alpha > 0 and 0 <= self.dropout < 1):
+            raise InputError(f"expected rank >= 1, alpha > 0 and dropout in [0, 1); got {self}")
+
+
+@final
+@dataclass(frozen=True)
+class Adaptation:
+    """What `adapt` made trainable; printed, it lists the modules.
+
+    Arguments:
+        how: In words.
+        adapted: Modules with an adapter, by the names that the classifier's own library gives them.
+        head: Modules trained in full beside the adapters, or alone.
+        trainable: Number of parameters that learn.
+        total: Number of all parameters, adapters among them.
+    """
+
+    how: str
+    adapted: tuple[str, ...]
+    head: tuple[str, ...]
+    trainable: int
+    total: int
+
+    def __str__(self) -> str:
+        counted = Counter(re.sub(r"\d+", "*", name) for name in self.adapted)
+        lines = [
+            self.how,
+            *(f"  adapted: {count} × {name}" for name, count in counted.items()),
+            *(f"  in full: {name}" for name in self.head),
+            f"  trainable: {self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})",
+        ]
+        return "\n".join(lines)
+
+
+def adapt(classifier: ImageClassifier, how: str | Lora = "lora") -> Adaptation:
+    """Prepares a classifier for training, in place: exactly what shall learn requires gradients.
+
+    The network keeps its class and stays in evaluation mode; see `train_mode`. An adapted network computes what it
+    did before until its first step. Adapters start from torch's global random state.
+
+    Arguments:
+        classifier: Without adapters.
+        how: A `Lora`, "lora" for the default one, "full" or "head".
+
+    Raises:
+        ModelError: If there is nothing of that kind to train, or the classifier has adapters already.
+        InputError: If `how` is unknown or names modules that cannot be adapted.
+    """
+    if how not in ("lora", "full", "head") and not isinstance(how, Lora):
+        raise InputError(f"expected how='lora', 'full', 'head' or a Lora(…); got {how!r}")
+    network = core(classifier.network)
+    if peft_layers(network):
+        raise ModelError(f"{classifier.name} has adapters already; merge(classifier) first")
+    classifier.eval()
+    lora = Lora() if how == "lora" else how if isinstance(how, Lora) else None
+    adapted: tuple[str, ...] = ()
+    head: tuple[str, ...] = ()
+    if how == "head":
+        head = find_head(classifier)
+    elif lora is not None:
+        found = targets(classifier, lora.layers)
+        adapted, head = found.adapted, found.head
+        _check_head(network, head)
+    if how == "head" and not head:
+        raise ModelError(
+            f"{classifier.name} has no head to train: none of its layers gives the logits.\n"
+            "  Choose how='lora' or 'full', or fit a head to its image tower: linear_probe(…)."
+        )
+    classifier.requires_grad_(how == "full")
+    if lora is not None:
+        _inject(network, lora, adapted)
+    for name in head:
+        network.get_submodule(name).requires_grad_(True)
+    parameters = list(classifier.parameters())
+    return Adaptation(
+        how=f"LoRA of rank {lora.rank}, alpha {lora.alpha:g}" if lora else f"{how} fine-tuning",
+        adapted=adapted,
+        head=head,
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        total=sum(p.numel() for p in parameters),
+    )
+
+
+def train_mode(module: nn.Module) -> None:
+    """Training mode for what learns, evaluation mode for what is frozen; to be called instead of `train()`.
+
+    A module without parameters (dropout, stochastic depth) follows the one it is in. Batch normalisation follows
+    its own parameters: frozen, it keeps its statistics.
+    """
+    module.training = any(p.requires_grad for p in module.parameters())
+    for child in module.children():
+        if next(child.parameters(), None) is None and not isinstance(child, _NormBase):
+            child.train(module.training)
+        else:
+            train_mode(child)
+
+
+def merge(classifier: ImageClassifier) -> None:
+    """Adds the adapters to the weights and removes them, in place; must precede certification.
+
+    Leaves a plain network in evaluation mode, without gradients, with the tensors it had before `adapt`.
+
+    Raises:
+        ModelError: If logits move by more than 1e-5 of the largest (in lower precision: by more than rounding),
+            or an adapter is not finite.
+    """
+    network = core(classifier.network)
+    classifier.eval()
+    before = exact_logits(classifier)
+    try:
+        _merge_adapters(network)
+    except ValueError as error:  # peft's word for weights that are not finite
+        raise ModelError(
+            f"the adapters of {classifier.name} cannot be merged: {error}; did training diverge?"
+        ) from error
+    classifier.requires_grad_(False)
+    classifier.eval()
+    check_merged(classifier, before)
+
+
+def check_merged(classifier: ImageClassifier, before: Logits) -> None:
+    """Raises `ModelError` where merging adapters moved the logits, `exact_logits` before it, by more than rounding."""
+    gap = float((exact_logits(classifier) - before).abs().max() / before.abs().max().clamp(min=1e-6))
+    tolerance = 1e-5 if classifier.dtype == torch.float32 else 8 * torch.finfo(classifier.dtype).eps
+    if not gap <= tolerance:  # also refuses NaN
+        raise ModelError(
+            f"merging the adapters moved the logits of {classifier.name} by {gap:.2g} of the largest; expected at "
+            f"most {tolerance:.2g}.\n  Load the base classifier and the saved adapter again, on the CPU in float32."
+        )
+
+
+def _check_head(network: nn.Module, head: tuple[str, ...]) -> None:
+    """In an adapter's file peft finds the modules trained in full by how their names end."""
+    for name in head:
+        alike = [other for other, _ in network.named_modules() if other.endswith(name) and other != name]
+        if alike:
+            raise ModelError(
+                f"peft could not tell the head {name!r} from {alike[0]!r} when it loads the adapter, for the names "
+                "end alike.\n  Rename one, or train with how='full'."
+            )
+
+
+def _inject(network: nn.Module, lora: Lora, names: tuple[str, ...]) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    fused = [name for name in names if isinstance(network.get_submodule(name), nn.MultiheadAttention)]
+    if lora.dropout and fused:
+        raise InputError(f"expected dropout=0: peft cannot drop inputs of {fused[0]!r}, an nn.MultiheadAttention")
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # declared as int; only ever divided by the rank
+        lora_dropout=lora.dropout,
+        target_modules="|".join(map(re.escape, names)),  # whole names: a list would match by suffix
+    )
+    inject_adapter_in_model(config, network)
+    for name in fused:
+        module: Any = network.get_submodule(name)
+        module.get_base_layer().out_proj.requires_grad_(False)  # stays 0: peft adds this update twice
+        module.register_forward_pre_hook(_remember_weights)
+        module.register_forward_hook(_restore_weights)
+    network.eval()
+
+
+def _frozen_weights(attention: Any) -> tuple[nn.Parameter, nn.Parameter]:  # noqa: ANN401 - peft's, imported lazily
+    layer = attention.get_base_layer()
+    return layer.in_proj_weight, layer.out_proj.get_base_layer().weight
+
+
+def _remember_weights(attention: Any, *_: object) -> None:  # noqa: ANN401
+    """peft adds the update to the weights before each pass and subtracts it after: rounding would make them drift."""
+    attention.remembered = [weight.data for weight in _frozen_weights(attention)]
+
+
+def _restore_weights(attention: Any, *_: object) -> None:  # noqa: ANN401
+    for weight, data in zip(_frozen_weights(attention), attention.remembered, strict=True):
+        weight.data = data
+    del attention.remembered
+
+
+def peft_layers(network: nn.Module) -> dict[str, Any]:
+    """The outermost layers of peft by name; no import of peft where there are none."""
+    found: dict[str, Any] = {}
+    for name, module in network.named_modules():
+        if hasattr(module, "get_base_layer") and not any(name.startswith(f"{outer}.") for outer in found):
+            found[name] = module
+    return found
+
+
+def _merge_adapters(network: nn.Module) -> None:
+    for name, layer in peft_layers(network).items():
+        if hasattr(layer, "unload_and_optionally_merge_module"):  # an attention, whose weights are parameters
+            plain = layer.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
+        else:
+            layer.merge(safe_merge=True)
+            plain = layer.get_base_layer()
+        network.set_submodule(name, plain)
+    if hasattr(network, "peft_config"):
+        del network.peft_config
+
+
+def exact_logits(classifier: ImageClassifier) -> Logits:
+    """Of two images, without TF32."""
+    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+        return run(classifier)

@@ -1,0 +1,1 @@
+"""Training: batches, the loop, what is measured, and the folder of a run."""

@@ -1,0 +1,1 @@
+"""Reports of runs: one HTML page with curves, pictures and tables."""

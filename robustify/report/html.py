@@ -1,0 +1,106 @@
+"""A one-page report: one self-contained HTML file that works without a network."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import Any, final
+
+from jinja2 import Environment, PackageLoader
+from PIL import Image as PILImage
+
+from robustify.certificates.certificate import floor
+from robustify.report.curves import curve_svg
+from robustify.report.pictures import Picture, Raster
+from robustify.runs.certify import CertificationRun
+from robustify.runs.metrics import abstention_rate, average_certified_radius, certified_accuracy
+from robustify.runs.rows import Row
+from robustify.runs.statements import at_most, remarks
+
+COLUMNS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Radii of the table."""
+
+
+@final
+@dataclass(frozen=True)
+class Chapter:
+    """One model in a report.
+
+    Arguments:
+        name: How the report calls it.
+        run: Its certificates.
+        baseline: The same images without a denoiser.
+        pictures: For the strip.
+    """
+
+    name: str
+    run: CertificationRun
+    baseline: CertificationRun | None = None
+    pictures: Sequence[Picture] = field(default_factory=tuple)
+
+
+def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, title: str) -> None:
+    """Writes the curve, the pictures, the table and what was run."""
+    labelled = [c for c in chapters if any(row.truth is not None for row in c.run.rows)]
+    curves = {c.name: c.run.rows for c in labelled}
+    baselines = {c.name: c.baseline.rows for c in labelled if c.baseline}
+    columns = tuple(chapters[0].run.config.get("radii", ())) or COLUMNS  # those asked, where radii were decided
+    environment = Environment(loader=PackageLoader("robustify.report"), autoescape=True)
+    environment.filters["png"] = _png
+    environment.filters["down"] = lambda value, digits=3: f"{floor(value, digits):.{digits}f}"
+    html = environment.get_template("report.html").render(
+        title=title,
+        chapters=chapters,
+        curve=curve_svg(curves, baselines) if curves else None,
+        dashed=bool(baselines),
+        table=[_line(name, run.rows, columns) for chapter in chapters for name, run in _runs(chapter) if run.rows],
+        runs=[named for chapter in chapters for named in _runs(chapter)],
+        columns=columns,
+        meaning=meaning(chapters[0].run.config, labelled=bool(curves)),
+    )
+    Path(file).write_text(html, encoding="utf-8")
+
+
+def meaning(config: dict[str, Any], *, labelled: bool = True) -> str:
+    """What the numbers say, in a few sentences."""
+    if not labelled:
+        told = (
+            f"A radius r means that no change of the pixels of ℓ2 norm below r (pixels in [0, 1]) changes the "
+            f"prediction; each certificate is false with chance at most {at_most(config['alpha'])}."
+        )
+        return " ".join([told, *remarks(config)])
+    told = (
+        f"Certified accuracy at radius r is the share of images whose prediction is right and provably stays so "
+        f"under every change of the pixels of ℓ2 norm up to r (pixels in [0, 1]); each certificate is false with "
+        f"chance at most {at_most(config['alpha'])}."
+    )
+    return " ".join([told, *remarks(config)])
+
+
+def _runs(chapter: Chapter) -> list[tuple[str, CertificationRun]]:
+    runs = [(chapter.name, chapter.run)]
+    if chapter.baseline:
+        runs.append((f"{chapter.name}, no denoiser", chapter.baseline))
+    return runs
+
+
+def _line(name: str, rows: list[Row], columns: Sequence[float]) -> dict[str, Any]:
+    labelled = [row for row in rows if row.truth is not None]
+    return {
+        "name": name,
+        "images": len(rows),
+        "accuracy": [floor(100 * certified_accuracy(labelled, r), 1) if labelled else None for r in columns],
+        "acr": average_certified_radius(labelled) if labelled else None,
+        "abstains": 100 * abstention_rate(rows),
+        "seconds": sum(row.seconds for row in rows) / len(rows),
+    }
+
+
+def _png(raster: Raster) -> str:
+    """A data address of the picture."""
+    stream = BytesIO()
+    pixels = raster[:, :, 0] if raster.shape[2] == 1 else raster
+    PILImage.fromarray(pixels).save(stream, format="PNG")
+    return "data:image/png;base64," + b64encode(stream.getvalue()).decode()

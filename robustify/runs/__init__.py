@@ -1,0 +1,1 @@
+"""Certification runs over data sets: folders of rows that survive interruption, and what they add up to."""

@@ -1,0 +1,31 @@
+"""What rows add up to: certified accuracy over radii and the average certified radius."""
+
+from collections.abc import Sequence
+
+from robustify.runs.rows import Row
+
+
+def certified_accuracy(rows: Sequence[Row], radius: float) -> float:
+    """Share of images whose true label is certified against every change of ℓ2 norm up to `radius`.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    return sum(row.correct and row.radius > radius for row in rows) / len(rows)
+
+
+def average_certified_radius(rows: Sequence[Row]) -> float:
+    """Mean radius, counting wrong labels and abstentions as 0.
+
+    It rewards easy images; read it beside the curve.
+
+    References:
+        MACER: Attack-free and Scalable Robust Training via Maximizing Certified Radius, Zhai et al., 2020,
+        https://arxiv.org/abs/2001.02378
+    """
+    return sum(row.radius for row in rows if row.correct) / len(rows)
+
+
+def abstention_rate(rows: Sequence[Row]) -> float:
+    """Share of images at which the classifier abstained."""
+    return sum(row.label is None for row in rows) / len(rows)

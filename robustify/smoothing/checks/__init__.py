@@ -1,0 +1,1 @@
+"""Checks of what a certificate rests on: one fixed function, the law of the noise, independent votes."""

@@ -1,0 +1,1 @@
+"""Verification of stored runs, in arithmetic written apart from the library's bounds."""

@@ -1,0 +1,268 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from robustify import Settings, SmoothedClassifier
+from robustify.certificates.gaussian import gaussian_radius, runner_up_bounds
+from robustify.certificates.plans import Look
+from robustify.certificates.rules import plan_of
+from robustify.data import Sample
+from robustify.errors import InputError, RunError
+from robustify.runs.certify import certify_dataset
+from robustify.runs.folder import read_run
+from robustify.runs.metrics import abstention_rate, average_certified_radius, certified_accuracy
+from robustify.runs.rows import Row, RowStore
+from robustify.runs.status import status
+
+N = 100
+
+
+def without_time(rows: list[Row]) -> list[Row]:
+    return [replace(row, seconds=0.0) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "settings", [Settings(n=N, seed=3), Settings(radius=[0.1, 0.2], n_max=500, seed=3), Settings(n_max=500, seed=3)]
+)
+def test_rows_hold_what_certificates_hold(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, settings: Settings
+) -> None:
+    run = certify_dataset(model, samples, out, settings)
+    images = [(s.id, model.prepare(s.image)) for s in samples]
+    certificates = dict(model.certificates(images, model.provenance(settings)))
+    for sample, row in zip(samples, run.rows, strict=True):
+        c = certificates[sample.id]
+        assert (row.sample, row.truth, row.label, row.radius) == (sample.id, sample.label, c.label, c.radius)
+        assert (row.votes, row.selection, row.looks) == (c.votes, c.selection, c.looks)
+        plan = plan_of(row.rule, radii=row.radii, sigma=row.sigma, alpha=row.alpha, n0=row.n0, n=row.n, slack=row.slack)
+        assert plan == c.provenance.plan
+        assert plan.after(row.selection).claim(row.looks).radius == row.radius
+
+
+def test_parquet_rows_recompute_to_the_radius(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    certify_dataset(model, samples, out, Settings(n=N, soundness="float"))
+    records = pq.read_table(out / "rows.parquet").to_pylist()
+    assert len(records) == len(samples)
+    assert not (out / "rows").exists()
+    for r in records:
+        guess = r["selection"].index(max(r["selection"]))
+        bounds = runner_up_bounds(r["votes"], guess, n=r["n"], alpha=r["alpha"])
+        assert r["radius"] == gaussian_radius(*bounds, sigma=r["sigma"])
+
+
+def test_an_interrupted_run_continues_to_the_same_rows(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, tmp_path: Path
+) -> None:
+    whole = certify_dataset(model, samples, tmp_path / "whole", Settings(n=N, seed=3))
+    add = RowStore.add
+
+    def interrupted(store: RowStore, row: Row) -> None:
+        if len(list((out / "rows").glob("*.parquet"))) == 4:
+            raise KeyboardInterrupt
+        add(store, row)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RowStore, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            certify_dataset(model, samples, out, Settings(n=N, seed=3))
+    asked: list[object] = []
+    prepare = SmoothedClassifier.prepare
+
+    def watched(self: SmoothedClassifier, image: Any, soundness: str = "grid") -> object:  # noqa: ANN401
+        asked.append(image)
+        return prepare(self, image, soundness)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SmoothedClassifier, "prepare", watched)
+        continued = certify_dataset(model, samples, out, Settings(n=N, seed=3, batch=37))
+    assert len(asked) == len(samples) - 4
+    same = [replace(row, batch=64) for row in without_time(continued.rows)]
+    assert same == without_time(whole.rows)
+
+
+def test_a_fresh_run_continues_with_its_own_seed(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    first = certify_dataset(model, samples, out, Settings(n=N))
+    (out / "rows.parquet").unlink()
+    again = certify_dataset(model, samples, out, Settings(n=N))
+    assert without_time(first.rows) == without_time(again.rows)
+    assert again.config["fresh"] is True
+
+
+def test_a_run_says_what_status_says(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    run = certify_dataset(model, samples, str(out), Settings(n=N))  # names of folders do as well as paths
+    assert str(run) == str(status(read_run(out)))
+    assert f"{len(samples)} of {len(samples)} images" in str(run)
+    assert len(repr(run)) < 200  # no rows
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"n": N + 1}, "n: there 100, now 101"),
+        ({"alpha": 0.01}, "alpha: there 0.001, now 0.01"),
+        ({"seed": 4}, 'seed: there "3", now "4"'),
+        ({"n": None, "radius": 0.1}, 'rule: there "fixed", now "decision"'),
+        ({"soundness": "float"}, 'soundness: there "grid", now "float"'),
+    ],
+)
+def test_another_configuration_is_refused_with_the_difference(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, changed: dict[str, Any], message: str
+) -> None:
+    certify_dataset(model, samples, out, Settings(n=N, seed=3))
+    before = (out / "rows.parquet").read_bytes()
+    with pytest.raises(RunError, match=message):
+        certify_dataset(model, samples, out, Settings(**{"n": N, "seed": 3, **changed}))
+    assert (out / "rows.parquet").read_bytes() == before
+
+
+def test_other_samples_are_another_run(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    certify_dataset(model, samples, out, Settings(n=N))
+    with pytest.raises(RunError, match="samples: there 12, now 11"):
+        certify_dataset(model, samples[1:], out, Settings(n=N))
+
+
+def test_a_folder_with_other_files_is_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.tex").write_text("precious")
+    with pytest.raises(RunError, match="no certification run"):
+        certify_dataset(model, samples, out, Settings(n=N))
+    assert [p.name for p in out.iterdir()] == ["thesis.tex"]
+
+
+def test_unusable_images_are_named_and_the_rest_certified(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n")
+    bad = [Sample("broken.png", broken, 0), Sample("nan", np.full((4, 4), np.nan), 1)]
+    run = certify_dataset(model, [*bad, *samples], out, Settings(n=N))
+    assert len(run.rows) == len(samples)
+    assert "cannot read an image" in run.unreadable["broken.png"]
+    assert "finite" in run.unreadable["nan"]
+
+
+def test_what_is_no_sample_is_refused(tmp_path: Path) -> None:
+    """In a process whose types nobody checks, as users have it."""
+    code = (
+        "import torch; from robustify import *\n"
+        "model = robustify(torch.nn.Flatten().eval(), preprocessing=Preprocessing((0.5,), (0.5,), (1, 2)))\n"
+        "certify_dataset(model, 'photos', 'run')"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "expected samples, which name their images; got str.\n  robustify.data.open_samples" in ran.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_shows_the_draws_that_it_took(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = certify_dataset(model, samples, out, Settings(radius=0.1, n_max=500, seed=3))
+    drawn = sum(row.n0 + row.drawn for row in run.rows)
+    assert drawn < 600 * len(samples)
+    shown = f"{drawn / 1000:.2f}k/{drawn / 1000:.2f}k "
+    assert shown in capfd.readouterr().err
+    certify_dataset(model, samples, out, Settings(radius=0.1, n_max=500, seed=3))
+    assert shown in capfd.readouterr().err
+
+
+def test_nothing_to_certify_is_refused(model: SmoothedClassifier, out: Path) -> None:
+    with pytest.raises(InputError, match="at least one image"):
+        certify_dataset(model, [], out)
+    assert not out.exists()
+
+
+def test_half_written_files_do_not_count(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    certify_dataset(model, samples, out, Settings(n=N))
+    (out / "rows").mkdir()
+    (out / "rows" / ".half.parquet.123").write_bytes(b"PAR1 half a row")
+    assert len(certify_dataset(model, samples, out, Settings(n=N)).rows) == len(samples)
+
+
+SCRIPT = """
+import random, resource, sys
+import numpy as np, torch
+from pathlib import Path
+from torch import nn
+from robustify import Preprocessing, Settings, robustify
+from robustify.data import Sample
+from robustify.errors import RunError
+from robustify.runs.certify import certify_dataset
+torch.manual_seed(0)
+network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+model = robustify(network, preprocessing=Preprocessing((0.5,), (0.5,), (4, 4)), sigma=0.25)
+images = np.random.default_rng(0).integers(0, 256, (40, 4, 4), dtype=np.uint8)
+samples = [Sample(f"{i:02d}.png", image, i % 3) for i, image in enumerate(images)]
+if sys.argv[2] == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    long = random.Random(0).randbytes(40_000).hex()  # a row that no file of 20,000 bytes can hold
+    samples = [Sample(s.id + long if i == 5 else s.id, s.image, s.label) for i, s in enumerate(samples)]
+try:
+    certify_dataset(model, samples, Path(sys.argv[1]), Settings(n=int(sys.argv[3]), seed=3))
+except RunError as error:
+    print(error)
+    sys.exit(7)
+"""
+
+
+def script(out: Path, mode: str, n: int) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-c", SCRIPT, str(out), mode, str(n)]
+    return subprocess.Popen(arguments, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def finish(process: subprocess.Popen[str]) -> int:
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+def test_a_full_disk_loses_no_finished_row(out: Path) -> None:
+    process = script(out, "full", N)
+    message, _ = process.communicate(timeout=120)
+    assert process.returncode == 7
+    assert "Rows written before are safe; make room" in message
+    assert len(list((out / "rows").glob("*.parquet"))) == 5
+
+
+def test_killed_at_any_moment_it_continues_to_the_same_rows(out: Path, tmp_path: Path) -> None:
+    assert finish(script(tmp_path / "whole", "run", 2_000)) == 0
+    process = script(out, "run", 2_000)
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("rows/*.parquet"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    before = len(list(out.glob("rows/*.parquet")))
+    assert finish(script(out, "run", 2_000)) == 0
+    whole, continued = (pq.read_table(p / "rows.parquet").drop_columns(["seconds"]) for p in (tmp_path / "whole", out))
+    assert 3 <= before < 40
+    assert continued.equals(whole)
+    assert json.loads((out / "run.json").read_text())["seed"] == "3"
+
+
+def row(*, truth: int | None, label: int | None, radius: float) -> Row:
+    plan = {"rule": "fixed", "radii": (), "sigma": 0.5, "alpha": 0.001, "n0": 1, "n": 1, "slack": 0.0}
+    counts = {"selection": (1,), "votes": (1,), "looks": (Look(1, 1, 0),)}
+    where = {"seed": "1", "soundness": "grid", "batch": 64, "pixels": "p", "seconds": 1.0}
+    return Row(sample="a", truth=truth, label=label, radius=radius, p_lower=0.9, p_upper=0.1, **counts, **plan, **where)
+
+
+def test_certified_accuracy_counts_right_labels_beyond_the_radius() -> None:
+    rows = [
+        row(truth=0, label=0, radius=1.0),
+        row(truth=0, label=0, radius=0.5),
+        row(truth=0, label=1, radius=2.0),
+        row(truth=0, label=None, radius=0.0),
+    ]
+    assert [certified_accuracy(rows, r) for r in (0.0, 0.49, 0.5, 0.99, 1.0)] == [0.5, 0.5, 0.25, 0.25, 0.0]
+    assert average_certified_radius(rows) == pytest.approx(1.5 / 4)
+    assert abstention_rate(rows) == 0.25

@@ -1,0 +1,58 @@
+"""What a run would cost, and that nothing is spent on knowing it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robustify import Settings, SmoothedClassifier, certify_dataset
+from robustify.data import Sample
+from robustify.errors import InputError, RunError
+from robustify.runs.estimate import estimate
+
+SETTINGS = Settings(n=40, n0=10, batch=20, alpha=0.06)
+
+
+def test_draws_and_alpha_are_those_of_the_run(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
+    for family_wise in (False, True):
+        settings = replace(SETTINGS, family_wise=family_wise)
+        for attempt in (1, 2):
+            place = ledger / str(family_wise)
+            told = estimate(model, samples, settings, ledger=place)
+            run = certify_dataset(model, samples, out / f"{family_wise}{attempt}", settings, ledger=place)
+            assert (told.attempt, told.alpha) == (run.config["attempt"], run.config["alpha"])
+            assert told.draws == sum(row.n0 + row.drawn for row in run.rows) == 600
+    plain = estimate(model, samples, replace(SETTINGS, family_wise=True))
+    assert (plain.attempt, plain.alpha) == (None, 0.06 / 12)
+
+
+def test_nothing_is_charged(model: SmoothedClassifier, samples: list[Sample], tmp_path: Path) -> None:
+    assert estimate(model, samples, SETTINGS, ledger=tmp_path / "ledger").attempt == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_could_not_start_is_refused(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, tmp_path: Path
+) -> None:
+    few = replace(SETTINGS, n=6)
+    certify_dataset(model, samples, out, few, ledger=tmp_path / "ledger")
+    with pytest.raises(InputError, match=r"n = 6 draws can never certify at alpha = 0\.00911"):
+        estimate(model, samples, few, ledger=tmp_path / "ledger")
+    with pytest.raises(RunError, match=r"Ask with alpha = 0\.06 an image"):
+        estimate(model, samples, replace(SETTINGS, alpha=0.05), ledger=tmp_path / "ledger")
+    with pytest.raises(InputError, match="at least one image"):
+        estimate(model, [], SETTINGS)
+
+
+def test_an_image_that_cannot_be_used_is_left_out(
+    model: SmoothedClassifier, samples: list[Sample], tmp_path: Path
+) -> None:
+    broken = Sample("broken.png", np.zeros((2, 2), dtype=np.uint8), 0)
+    told = estimate(model, [broken, *samples], SETTINGS, ledger=tmp_path / "ledger")
+    assert (told.images, told.attempt) == (13, 1)
+    with pytest.raises(InputError, match="expected an image of shape"):
+        estimate(model, [broken], SETTINGS)
