@@ -11,7 +11,7 @@ import robustify
 
 PACKAGE = Path(robustify.__file__).parent
 LAYERS = [
-    {"errors", "types", "contract", "format", "folders", "licences", "registry"},
+    {"errors", "options", "types", "contract", "format", "folders", "licences", "registry"},
     {"certificates"},
     {"classifiers"},
     {"denoisers"},

@@ -1,0 +1,63 @@
+"""Options declared once: the fields of a dataclass become the keyword arguments of a function.
+
+`robustify(model, sigma=0.5, …)` and `model.certify(image, n=1000, …)` take their keywords from a dataclass, whose
+docstring documents each field; the command line makes its options from the same dataclasses. Type checkers see the
+keywords too: they are those of the dataclass's constructor.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+Options = TypeVar("Options")
+Self = TypeVar("Self")
+First = TypeVar("First")
+Result = TypeVar("Result")
+
+
+def takes(
+    options: Callable[P, Options],
+) -> Callable[[Callable[[First, Options], Result]], Callable[Concatenate[First, P], Result]]:
+    """A decorator for functions of one argument and options: the options' fields become keyword arguments.
+
+    Arguments:
+        options: A dataclass whose fields are all keyword-only.
+    """
+
+    def decorate(function: Callable[[First, Options], Result]) -> Callable[Concatenate[First, P], Result]:
+        @wraps(function)
+        def call(first: First, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+            return function(first, options(*args, **kwargs))
+
+        return _signed(call, function, options)
+
+    return decorate
+
+
+def method_takes(
+    options: Callable[P, Options],
+) -> Callable[[Callable[[Self, First, Options], Result]], Callable[Concatenate[Self, First, P], Result]]:
+    """A decorator like `takes`, for methods."""
+
+    def decorate(method: Callable[[Self, First, Options], Result]) -> Callable[Concatenate[Self, First, P], Result]:
+        @wraps(method)
+        def call(self: Self, first: First, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+            return method(self, first, options(*args, **kwargs))
+
+        return _signed(call, method, options)
+
+    return decorate
+
+
+C = TypeVar("C", bound=Callable[..., object])
+
+
+def _signed(call: C, function: Callable[..., object], options: Callable[..., object]) -> C:
+    """The function with the signature that help and editors show."""
+    own = inspect.signature(function)
+    *before, _ = own.parameters.values()
+    call.__signature__ = own.replace(parameters=[*before, *inspect.signature(options).parameters.values()])  # type: ignore[attr-defined]
+    del call.__wrapped__  # type: ignore[attr-defined]
+    return call
