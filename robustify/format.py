@@ -1,5 +1,7 @@
 """Numbers as people read them."""
 
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+
 
 def duration(seconds: int | float) -> str:
     """A time in its two largest units."""
@@ -19,3 +21,13 @@ def memory(size: int | float) -> str:
             return f"{size:.3g} {name}"
         size /= 1024
     return f"{size:.3g} GiB"
+
+
+def floor(value: float, digits: int = 3) -> float:
+    """The number rounded down, never up, to so many decimals: what is shown may not exceed what is proven."""
+    return float(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
+
+
+def at_most(value: float) -> str:
+    """The number in at most 6 digits, rounded up: no chance of error looks smaller than it is."""
+    return f"{float(Context(prec=6, rounding=ROUND_CEILING).create_decimal(repr(value))):g}"

@@ -2,43 +2,40 @@
 
 import math
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal
 from typing import final
 
-from robustify.certificates.decisions import KnownLabelPlan, RadiusPlan
-from robustify.certificates.plans import Look, Plan
-from robustify.certificates.queries import Transcript
-from robustify.contract import InputContract
+from robustify.certificates.family import Bound, Look, Plan, Tally
+from robustify.certificates.queries import SELECTION, CertifyingQuery
+from robustify.contract import InputContract, Numerics
 from robustify.errors import InputError
+from robustify.format import floor
 
 
 @final
 @dataclass(frozen=True)
 class Provenance:
-    """Everything a certificate's claim depends on besides the votes.
+    """Everything that a certificate's claim depends on besides image and votes.
 
     Arguments:
-        plan: The question, fixed before the first draw: sigma, alpha, numbers of draws.
-        seed: Of the noise.
+        plan: The question, fixed before the first draw: noise levels, alpha, numbers of draws.
+        seed: Seed of the noise, 128 bits.
         fresh: Whether the seed came from the operating system; a given seed makes a reproduction.
-        sample: Address of the image within the seed.
         soundness: "grid": noise in whole 1/255 on an 8-bit image. "float": true in real arithmetic only.
         contract: The space in which noise was added.
         classifier: SHA-256 of weights, layers and preprocessing.
         denoiser: SHA-256 of weights, layers and schedule.
-        dtype: Of the networks; another precision is another classifier.
+        numerics: How the networks compute; another precision is another classifier.
         batch: Images per forward pass.
     """
 
     plan: Plan
     seed: int
     fresh: bool
-    sample: str
     soundness: str
     contract: InputContract
     classifier: str
     denoiser: str
-    dtype: str
+    numerics: Numerics
     batch: int
 
 
@@ -48,25 +45,21 @@ class Certificate:
     """Which label holds within which ℓ2 distance, and why.
 
     Arguments:
+        sample: Name of the image within the seed; it gives the image's noise.
         label: Index of the certified class; None where the classifier abstains.
         name: Its name; None where it abstains.
         radius: In [0, 1] pixel units, exclusive; 0 where it abstains.
-        p_lower: Lower bound on the label's probability under noise.
-        p_upper: Upper bound on any other label's.
-        selection: Votes that chose the label, one count per class; none where it was known.
-        votes: Votes that certify it, one count per class; draws that failed are missing from the sum.
-        looks: What was known each time the votes were looked at.
+        bounds: Bounds on the label's and on any other class's probability, for each view.
+        tallies: The votes that chose the label and those that certify it, with what was known at each look.
         provenance: What else the claim depends on.
     """
 
+    sample: str
     label: int | None
     name: str | None
     radius: float
-    p_lower: float
-    p_upper: float
-    selection: tuple[int, ...]
-    votes: tuple[int, ...]
-    looks: tuple[Look, ...]
+    bounds: tuple[Bound, ...]
+    tallies: tuple[Tally, ...]
     provenance: Provenance
 
     @property
@@ -75,9 +68,39 @@ class Certificate:
         return self.label is None
 
     @property
+    def p_lower(self) -> float:
+        """Lower bound on the label's probability under noise, in the first view."""
+        return self.bounds[0].p_lower
+
+    @property
+    def p_upper(self) -> float:
+        """Upper bound on every other class's probability under noise, in the first view."""
+        return self.bounds[0].p_upper
+
+    @property
+    def selection(self) -> tuple[int, ...]:
+        """Votes that chose the label, one count per class; none where it was known."""
+        return next((tally.votes for tally in self.tallies if tally.stage == SELECTION), ())
+
+    @property
+    def votes(self) -> tuple[int, ...]:
+        """Votes that certify the label, one count per class; draws that failed are missing from the sum."""
+        return self.tallies[-1].votes
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """What was known each time the votes that certify the label were looked at."""
+        return self.tallies[-1].looks
+
+    @property
     def n(self) -> int:
-        """Draws that tested the label."""
-        return self.looks[-1].n
+        """Number of draws that certify the label."""
+        return self.tallies[-1].draws
+
+    @property
+    def draws(self) -> int:
+        """Number of all draws of the image."""
+        return sum(tally.draws for tally in self.tallies)
 
     def radius_lp(self, p: float) -> float:
         """A radius in another norm, derived from the ℓ2 radius; no certificate of its own.
@@ -103,15 +126,14 @@ class Certificate:
 
     def __str__(self) -> str:
         e = self.provenance
-        remarks = [f"{floor(100 * (1 - e.plan.alpha), 4):.10g} % confidence", f"n = {self.n:,}"]
+        remarks = [e.plan.note] if e.plan.note else []
+        remarks += [f"{floor(100 * (1 - e.plan.alpha), 4):.10g} % confidence", f"n = {self.n:,}"]
         if e.soundness != "grid":
             remarks.append("in real arithmetic")
         if not e.fresh:
             remarks.append("reproduction with a given seed")
-        if isinstance(e.plan, KnownLabelPlan):
-            remarks.insert(0, "tested the true label")
         if self.label is None:
-            asked = f" within {min(e.plan.radii):g}" if isinstance(e.plan, RadiusPlan) else ""
+            asked = f" within {e.plan.radii[0]:g}" if e.plan.radii else ""
             return f"abstains: no label is certain enough{asked} ({', '.join(remarks)})"
         return (
             f"{self.name}: no ℓ2 change below {floor(self.radius):.3f} (pixels in [0, 1]) "
@@ -119,23 +141,9 @@ class Certificate:
         )
 
 
-def conclude(transcript: Transcript, provenance: Provenance, labels: tuple[str, ...]) -> Certificate:
-    """What the answers of a transcript prove; abstains where that is no radius."""
-    radius, p_lower, p_upper = transcript.plan.claim(transcript.looks)
-    guess = transcript.guess if radius > 0 else None
-    return Certificate(
-        label=guess,
-        name=None if guess is None else labels[guess],
-        radius=radius,
-        p_lower=p_lower,
-        p_upper=p_upper,
-        selection=tuple(transcript.selection),
-        votes=tuple(transcript.votes),
-        looks=tuple(transcript.looks),
-        provenance=provenance,
-    )
-
-
-def floor(value: float, digits: int = 3) -> float:
-    """Rounds down, never up, to so many decimals: what is shown may not exceed what is proven."""
-    return float(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
+def conclude(query: CertifyingQuery, *, sample: str, provenance: Provenance, labels: tuple[str, ...]) -> Certificate:
+    """The certificate that a query's tallies prove; it abstains where they prove no radius."""
+    tallies = query.tallies
+    claim = provenance.plan.certify_votes(tallies)
+    name = None if claim.label is None else labels[claim.label]
+    return Certificate(sample, claim.label, name, claim.radius, claim.bounds, tallies, provenance)

@@ -10,15 +10,16 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import final
 
 from scipy.special import ndtr
 
 from robustify.certificates.anytime import sequential_lower_bound
 from robustify.certificates.bounds import lower_bound, upper_bound
-from robustify.certificates.gaussian import gaussian_radius
-from robustify.certificates.plans import Claim, Look, Plan
+from robustify.certificates.family import Look
+from robustify.certificates.plans import NOTHING, GaussianPlan, Proof
+from robustify.certificates.radii import gaussian_radius
 from robustify.certificates.sequential import GroupSequentialTest, geometric_looks, group_sequential_test
 from robustify.errors import InputError
 
@@ -30,20 +31,19 @@ BETA = 1e-3
 
 
 @dataclass(frozen=True)
-class RadiusPlan(Plan):
+class RadiusPlan(GaussianPlan):
     """Yes or no at each of some radii; a radius counts only if all smaller ones do.
 
     Arguments:
-        radii: In [0, 1] pixels, positive.
+        radii: ℓ2 radii to decide, in [0, 1] pixels, positive and increasing.
     """
 
     radii: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.radii or min(self.radii) <= 0 or not math.isfinite(max(self.radii)):
-            raise InputError(f"expected positive radii to decide; got {self.radii}")
-        object.__setattr__(self, "radii", tuple(sorted(set(map(float, self.radii)))))
+        if not self.radii or any(not a < b < math.inf for a, b in pairwise((0.0, *self.radii))):
+            raise InputError(f"expected positive, increasing radii to decide; got {self.radii}")
         if self._threshold(self.radii[-1]) >= 1 or self.tests[-1].boundaries[-1] > self.n:
             raise InputError(
                 f"{self.n:,} draws can never certify radius {self.radii[-1]:g} at sigma = {self.sigma:g} and "
@@ -63,11 +63,9 @@ class RadiusPlan(Plan):
         claimed = self._claimed(looks)
         return claimed == len(self.radii) or self._hope(looks[-1]) < self.radii[claimed]
 
-    def claim(self, looks: Sequence[Look]) -> Claim:
+    def prove(self, looks: Sequence[Look]) -> Proof:
         claimed = self._claimed(looks)
-        if claimed == 0:
-            return Claim(0.0, 0.0, 1.0)
-        return self._proof(claimed - 1, looks)
+        return self._proof_of(claimed - 1, looks) if claimed else NOTHING
 
     @abstractmethod
     def _test(self, p0: float) -> GroupSequentialTest:
@@ -77,11 +75,11 @@ class RadiusPlan(Plan):
     def _claimed(self, looks: Sequence[Look]) -> int:
         """How many of the radii are certain."""
 
-    def _proof(self, radius: int, looks: Sequence[Look]) -> Claim:
-        """The claim that the last radius claimed rests on: here, its test's threshold."""
+    def _proof_of(self, radius: int, looks: Sequence[Look]) -> Proof:
+        """What the radius at this index, the last one claimed, rests on: here, its test's threshold."""
         del looks
         p_lower = self.tests[radius].p0 - self.slack
-        return Claim(_beyond(self.radii[radius]), p_lower, math.nextafter(1 - p_lower, 2.0))
+        return Proof(_beyond(self.radii[radius]), p_lower, math.nextafter(1 - p_lower, 2.0))
 
     def _hope(self, look: Look) -> float:
         """A radius that is surely not exceeded, up to a chance of `BETA` a side; giving up is never a false claim."""
@@ -116,13 +114,13 @@ class LabelPlan(RadiusPlan):
         routes = (test.crossed(counts) or proven >= _beyond(r) for test, r in zip(self.tests, self.radii, strict=True))
         return sum(1 for _ in takewhile(bool, routes))
 
-    def _proof(self, radius: int, looks: Sequence[Look]) -> Claim:
+    def _proof_of(self, radius: int, looks: Sequence[Look]) -> Proof:
         if self.tests[radius].crossed([look.label for look in looks]):
-            return super()._proof(radius, looks)
+            return super()._proof_of(radius, looks)
         return self._runner_up(looks)._replace(radius=_beyond(self.radii[radius]))
 
-    def _runner_up(self, looks: Sequence[Look]) -> Claim:
-        return self._claim(*sequential_bounds(looks, self.schedule, alpha=RUNNER_UP * self.alpha))
+    def _runner_up(self, looks: Sequence[Look]) -> Proof:
+        return self._between(*sequential_bounds(looks, self.schedule, alpha=RUNNER_UP * self.alpha))
 
 
 @final
@@ -143,7 +141,13 @@ class KnownLabelPlan(LabelPlan):
     """
 
     rule = "known label"
-    selects = False
+    label_from = "truth"
+    needs_truth = True
+    note = "tested the true label"
+    remark = (
+        "Only the true label was tested: a certificate says that the smoothed classifier's label is the true one "
+        "within the radius, an abstention says nothing of other labels."
+    )
 
 
 @final
@@ -160,7 +164,7 @@ class LeaderPlan(RadiusPlan):
     """
 
     rule = "leader"
-    selects = False
+    label_from = "leader"
 
     def _test(self, p0: float) -> GroupSequentialTest:
         return group_sequential_test(p0, alpha=self.alpha, looks=self.schedule, selection_free=True)

@@ -1,8 +1,7 @@
-"""Which question is asked of an image, when the answer may be read, and what it proves.
+"""Plans of one noise level: when the votes may be read, and what they prove.
 
-A plan is fixed before the first draw. It says at which numbers of draws one may look, when the looks so far are
-enough, and what they prove; its claims hold with chance at least 1 - alpha however and whenever it stops, because
-every bound it uses allows for all its looks.
+A plan says at which numbers of draws one may look, when the looks so far are enough, and what they prove; its claims
+hold with chance at least 1 - alpha however and whenever it stops, because every bound allows for all its looks.
 
 Two ask for the largest radius; `robustify.certificates.decisions` has those that ask for yes or no.
 
@@ -14,12 +13,14 @@ References:
     https://arxiv.org/abs/1902.02918
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Self, final
 
-from robustify.certificates.gaussian import check_budget, check_count, gaussian_radius, rival_bounds, strongest_rival
+from robustify.certificates.family import Bound, Claim, Look, Plan, Tally, View
+from robustify.certificates.queries import CertifyQuery
+from robustify.certificates.radii import check_budget, check_count, gaussian_radius, rival_bounds, strongest_rival
 from robustify.certificates.sequential import geometric_looks
 from robustify.errors import InputError
 
@@ -27,21 +28,13 @@ TOLERANCE = 0.02
 """An adaptive plan draws no more than proves all but this share of the radius that all draws would seem to prove."""
 
 
-class Look(NamedTuple):
-    """What was found after `n` draws: votes for the label and for its strongest rival, failed draws being one."""
-
-    n: int
-    label: int
-    rival: int
-
-
-class Claim(NamedTuple):
-    """What looks prove: the radius is ℓ2, in [0, 1] pixels, and 0 where they prove none.
+class Proof(NamedTuple):
+    """What looks at one label prove.
 
     Arguments:
-        radius: No change of a smaller norm changes the label.
+        radius: ℓ2, in [0, 1] pixels; no change of a smaller norm changes the label. 0 where none is proven.
         p_lower: Lower bound on the label's probability.
-        p_upper: Upper bound on any other's.
+        p_upper: Upper bound on the probability of every other class.
     """
 
     radius: float
@@ -49,12 +42,16 @@ class Claim(NamedTuple):
     p_upper: float
 
 
+NOTHING = Proof(0.0, 0.0, 1.0)
+"""What no look proves."""
+
+
 @dataclass(frozen=True)
-class Plan(ABC):
-    """One question.
+class GaussianPlan(Plan):
+    """A question about the base classifier under Gaussian noise of one level.
 
     Arguments:
-        sigma: Of the noise, in [0, 1] pixels.
+        sigma: Standard deviation of the noise, in [0, 1] pixels.
         alpha: Allowed chance of a false claim.
         n0: Draws that choose the label, disjoint from those that test it; 0 where nothing needs to be chosen.
         n: Draws that test it, at most.
@@ -64,11 +61,10 @@ class Plan(ABC):
         InputError: If nothing could ever be claimed so.
     """
 
-    rule: ClassVar[str]
-    """Names the kind of plan in stored rows."""
+    family: ClassVar[str] = "gaussian"
 
-    selects: ClassVar[bool] = True
-    """Whether draws of their own choose the label."""
+    label_from: ClassVar[Literal["selection", "truth", "leader"]] = "selection"
+    """What gives the label that is tested: draws of its own, the data, or the lead among the draws that test it."""
 
     sigma: float
     alpha: float
@@ -78,17 +74,29 @@ class Plan(ABC):
 
     def __post_init__(self) -> None:
         check_budget(n=self.n, alpha=self.alpha)
-        if self.selects:
+        if self.label_from == "selection":
             check_count("n0", self.n0)
         elif self.n0 != 0:
             raise InputError(f"a plan {self.rule!r} draws nothing to choose a label; got n0 = {self.n0}")
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        return (View(self.sigma),)
+
+    @property
+    def most_draws(self) -> int:
+        return self.n0 + self.n
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        return ()
 
     @property
     @abstractmethod
     def schedule(self) -> tuple[int, ...]:
         """Numbers of draws at which one may look, increasing, the last being `n`."""
 
-    def after(self, selection: Sequence[int]) -> "Plan":
+    def after(self, selection: Sequence[int]) -> Self:
         """The plan for the draws that test the label, once others have chosen it with these votes."""
         del selection
         return self
@@ -98,24 +106,41 @@ class Plan(ABC):
         """Whether more draws are not worth it."""
 
     @abstractmethod
-    def claim(self, looks: Sequence[Look]) -> Claim:
+    def prove(self, looks: Sequence[Look]) -> Proof:
         """What the looks so far prove; at least one."""
 
-    @abstractmethod
-    def __str__(self) -> str:
-        """The guarantee, in a few words."""
+    def query(self, classes: int, truth: int | None = None, *, view: int = 0) -> CertifyQuery:
+        return CertifyQuery(self, classes, truth, view)
 
-    def _claim(self, p_lower: float, p_upper: float) -> Claim:
-        p_lower, p_upper = max(0.0, p_lower - self.slack), min(1.0, p_upper + self.slack)
-        return Claim(gaussian_radius(p_lower, p_upper, sigma=self.sigma), p_lower, p_upper)
+    def certify_votes(self, tallies: Sequence[Tally]) -> Claim:
+        *chosen, tested = tallies
+        plan = self.after(chosen[0].votes) if chosen else self
+        proof = plan.prove(tested.looks)
+        label = tested.label if proof.radius > 0 else None
+        return Claim(label, proof.radius, (Bound(proof.p_lower, proof.p_upper),))
+
+    def stored(self) -> dict[str, Any]:
+        return {"rule": self.rule, **asdict(self)}
+
+    def _between(self, p_lower: float, p_upper: float) -> Proof:
+        """The radius between two bounds, which are first widened by the slack."""
+        low = max(0.0, p_lower - self.slack)
+        high = min(1.0, p_upper + self.slack)
+        return Proof(gaussian_radius(low, high, sigma=self.sigma), low, high)
+
+
+def leading(votes: Sequence[int]) -> int:
+    """The class with most votes; the first of those that have as many."""
+    return max(range(len(votes)), key=votes.__getitem__)
 
 
 @final
 @dataclass(frozen=True)
-class FixedPlan(Plan):
+class FixedPlan(GaussianPlan):
     """The classical certificate: one look, at exactly `n` draws."""
 
     rule = "fixed"
+    exact = True
 
     @property
     def schedule(self) -> tuple[int, ...]:
@@ -125,9 +150,9 @@ class FixedPlan(Plan):
         del looks
         return False
 
-    def claim(self, looks: Sequence[Look]) -> Claim:
+    def prove(self, looks: Sequence[Look]) -> Proof:
         look = looks[-1]
-        return self._claim(*rival_bounds(look.label, look.rival, n=look.n, alpha=self.alpha))
+        return self._between(*rival_bounds(look.label, look.rival, n=look.n, alpha=self.alpha))
 
     def __str__(self) -> str:
         return f"n = {self.n:,}"
@@ -135,7 +160,7 @@ class FixedPlan(Plan):
 
 @final
 @dataclass(frozen=True)
-class AdaptivePlan(Plan):
+class AdaptivePlan(GaussianPlan):
     """The largest radius from at most `n` draws, fewer where more would gain little.
 
     The draws that choose the label also say how many others are worth while: the least number that would prove all
@@ -150,8 +175,8 @@ class AdaptivePlan(Plan):
     def schedule(self) -> tuple[int, ...]:
         return geometric_looks(self.n)
 
-    def after(self, selection: Sequence[int]) -> Plan:
-        label = max(range(len(selection)), key=selection.__getitem__)
+    def after(self, selection: Sequence[int]) -> "AdaptivePlan":
+        label = leading(selection)
         begun = Look(self.n0, selection[label], strongest_rival(selection, label, n=self.n0))
         if (hoped := self._hoped(begun, self.n)) == 0:
             return self
@@ -163,14 +188,14 @@ class AdaptivePlan(Plan):
         lost = 16 if look.label < look.rival else 4  # more draws make sure that it is not bad luck
         return look.n >= self.n / lost and self._hoped(look, self.n) == 0
 
-    def claim(self, looks: Sequence[Look]) -> Claim:
+    def prove(self, looks: Sequence[Look]) -> Proof:
         look = looks[-1]
         if look.n < self.n:
-            return Claim(0.0, 0.0, 1.0)
-        return self._claim(*rival_bounds(look.label, look.rival, n=look.n, alpha=self.alpha))
+            return NOTHING
+        return self._between(*rival_bounds(look.label, look.rival, n=look.n, alpha=self.alpha))
 
     def _hoped(self, look: Look, n: int) -> float:
-        """What `n` draws would prove if they voted like these."""
+        """The radius that `n` draws would prove if they voted like these."""
         label, rival = (round(votes * n / look.n) for votes in (look.label, look.rival))
         return gaussian_radius(*rival_bounds(label, rival, n=n, alpha=self.alpha), sigma=self.sigma)
 

@@ -12,7 +12,7 @@ from typing import final
 
 from scipy.special import bdtrc, betainc
 
-from robustify.certificates.gaussian import strongest_rival
+from robustify.certificates.radii import strongest_rival
 
 
 @final

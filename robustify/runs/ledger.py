@@ -21,7 +21,7 @@ from typing import final
 
 from robustify.certificates import Provenance
 from robustify.certificates.bounds import check_alpha
-from robustify.certificates.gaussian import check_count
+from robustify.certificates.radii import check_count
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.folders import disk

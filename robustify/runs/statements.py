@@ -18,7 +18,7 @@ from scipy.special import bdtr
 
 from robustify.certificates.bounds import check_alpha, lower_bound, upper_bound
 from robustify.certificates.decisions import KnownLabelPlan
-from robustify.certificates.gaussian import check_count
+from robustify.certificates.radii import check_count
 from robustify.errors import InputError
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan
-from robustify.certificates.gaussian import check_budget, check_count
+from robustify.certificates.radii import check_budget, check_count
 from robustify.certificates.lattice import total_variation
 from robustify.certificates.plans import AdaptivePlan, FixedPlan, Plan
 from robustify.contract import InputContract

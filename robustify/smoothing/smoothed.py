@@ -22,7 +22,7 @@ from tqdm import tqdm
 from robustify.certificates import Certificate, Prediction, Provenance
 from robustify.certificates.bounds import check_alpha
 from robustify.certificates.certificate import conclude
-from robustify.certificates.gaussian import check_count
+from robustify.certificates.radii import check_count
 from robustify.certificates.prediction import predict_votes
 from robustify.certificates.queries import Poll, Transcript
 from robustify.classifiers import ImageClassifier

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binom
 
 from robustify.certificates.bounds import lower_bound
-from robustify.certificates.gaussian import gaussian_radius
+from robustify.certificates.radii import gaussian_radius
 from robustify.certificates.plans import AdaptivePlan, Claim, FixedPlan, Look, Plan
 from tests.certificates.conftest import PLANS, SIGMA
 

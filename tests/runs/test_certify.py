@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from robustify import Settings, SmoothedClassifier
-from robustify.certificates.gaussian import gaussian_radius, runner_up_bounds
+from robustify.certificates.radii import gaussian_radius, runner_up_bounds
 from robustify.certificates.plans import Look
 from robustify.certificates.rules import plan_of
 from robustify.data import Sample

@@ -9,7 +9,7 @@ from mpmath import mp, sqrt
 from scipy.stats import multinomial
 
 from robustify.certificates.bounds import lower_bound
-from robustify.certificates.gaussian import (
+from robustify.certificates.radii import (
     check_budget,
     gaussian_radius,
     largest_radius,
