@@ -16,7 +16,7 @@ from robustify.denoisers import Denoiser, Identity
 from robustify.denoisers.wrap import wrap as wrap_denoiser
 from robustify.errors import InputError
 from robustify.registry import CLASSIFIERS, DENOISERS
-from robustify.smoothing import SmoothedClassifier
+from robustify.smoothing.smoothed import SmoothedClassifier
 
 if TYPE_CHECKING:
     from robustify.finetune import Recipe

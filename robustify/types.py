@@ -20,4 +20,7 @@ Bytes: TypeAlias = UInt8[Tensor, "channels height width"]
 NetworkInput: TypeAlias = Float[Tensor, "batch network_channels network_height network_width"]
 """Normalised pixels at the network's own size."""
 
+Levels: TypeAlias = float | Float[Tensor, " batch"]
+"""Standard deviations of noise in [0, 1] pixels: one number for all images of a batch, or one for each."""
+
 Logits: TypeAlias = Float[Tensor, "batch classes"]

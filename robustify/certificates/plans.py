@@ -16,7 +16,7 @@ References:
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self, final
+from typing import Any, ClassVar, Literal, NamedTuple, final
 
 from robustify.certificates.family import Bound, Claim, Look, Plan, Tally, View
 from robustify.certificates.queries import CertifyQuery
@@ -96,7 +96,7 @@ class GaussianPlan(Plan):
     def schedule(self) -> tuple[int, ...]:
         """Numbers of draws at which one may look, increasing, the last being `n`."""
 
-    def after(self, selection: Sequence[int]) -> Self:
+    def after(self, selection: Sequence[int]) -> "GaussianPlan":
         """The plan for the draws that test the label, once others have chosen it with these votes."""
         del selection
         return self

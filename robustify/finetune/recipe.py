@@ -12,7 +12,7 @@ from robustify.errors import InputError
 from robustify.finetune.adapt.lora import Lora
 from robustify.finetune.objectives import Objective
 from robustify.finetune.train.augment import AUGMENTATIONS
-from robustify.smoothing.smoothed import PRECISIONS
+from robustify.smoothing.pipeline import PRECISIONS
 
 Adapt: TypeAlias = Lora | Literal["full", "head"]
 """What is trained: low-rank adapters and the head, everything, or the head alone."""

@@ -190,7 +190,7 @@ def _config(model: SmoothedClassifier, examples: Examples, held_out: Examples | 
         "classifier": model.classifier.name,
         "classifier_sha256": classifier_fingerprint(model.classifier),
         "denoiser": f"{model.denoiser.name}: {model.denoiser.describe(model.sigma)}",
-        "denoiser_sha256": denoiser_fingerprint(model.denoiser, model.sigma),
+        "denoiser_sha256": denoiser_fingerprint(model.denoiser, [model.sigma]),
         "sigma": model.sigma,
         "dtype": model.dtype,
         "images": len(examples),

@@ -1,12 +1,13 @@
 """The only Monte Carlo: noise in, votes out. Every forward pass is one full batch over many images.
 
-Each image has questions that ask for draws. The engine fills every batch with draws of whichever images are
-still undecided; decided images leave, new ones enter. Memory depends on the batch alone: not on the number of
-draws, nor on the number of images.
+Each image has a query that asks for draws of a view: noise of some level, shown to some base function. The engine
+fills every batch with draws of whichever images are still undecided, of any views that share a base function; decided
+images leave, new ones enter. Memory depends on the batch alone: not on the number of draws, nor on the number of
+images. While a network runs, the noise of the next batch is drawn.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, final
 
@@ -14,17 +15,47 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustify.certificates.queries import Questions, Request
+from robustify.certificates.queries import Ask, Query
 from robustify.smoothing.checks.fixed_function import Margin
-from robustify.smoothing.checks.independence import VoteCheck, Wager
-from robustify.smoothing.noise import NoiseAddress, NoiseStream, Soundness
-from robustify.types import Image, Logits, Pixels
+from robustify.smoothing.checks.independence import Wager
+from robustify.smoothing.checks.run import Checks
+from robustify.smoothing.noise import NoiseAddress, NoiseLaw, NoiseStream
+from robustify.types import Bytes, Image, Levels, Logits, Pixels
 
 Progress = Callable[[int], object]
 """Called with the number of draws just finished."""
 
+Q = TypeVar("Q", bound=Query)
 
-Q = TypeVar("Q", bound=Questions)
+
+@final
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A base function.
+
+    Arguments:
+        function: One fixed function of each image: noisy pixels and their noise level to logits, shape (B, classes).
+        margin: By how much a logit must be ahead of the second for its vote to count.
+        mixes: Whether views of several levels share the function; it then takes a level for each image.
+    """
+
+    function: Callable[[Pixels, Levels], Logits]
+    margin: Margin
+    mixes: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class Channel:
+    """A view that is ready to be drawn from.
+
+    Arguments:
+        law: The noise, and how it meets pixels.
+        base: What is shown the noisy images.
+    """
+
+    law: NoiseLaw
+    base: Base
 
 
 @final
@@ -33,105 +64,167 @@ class Job(Generic[Q]):
     """One image on its way to an answer.
 
     Arguments:
-        image: Clean, shape (C, H, W), on the device of the model.
-        seed: Of the noise.
-        sample: Names the image within the seed.
-        questions: What is asked of it; they hold the answers at the end.
+        image: Clean, shape (C, H, W), on the device of the model, as the noise law takes it.
+        sample: Name of the image within the seed.
+        query: What is asked of it; it holds the answers at the end.
     """
 
-    image: Image
-    seed: int
+    image: Image | Bytes
     sample: str
-    questions: Q
+    query: Q
 
 
 @final
 @dataclass
 class _Open(Generic[Q]):
-    """A job's current request: how many of its draws still need a batch, and the votes of the others, failures last."""
+    """A job's current ask: how many of its draws still need a batch, and the votes of the others, failures last.
+
+    Arguments:
+        job: The image and its query.
+        ask: What the query asked for.
+        channel: The view of the ask.
+        streams: The job's noise so far, by view and stage.
+    """
 
     job: Job[Q]
-    request: Request
-    streams: dict[int, NoiseStream]
+    ask: Ask
+    channel: Channel
+    streams: dict[tuple[int, str], NoiseStream]
     waiting: int = field(init=False)
     unanswered: int = field(init=False)
     wager: Wager = field(init=False)
 
     def __post_init__(self) -> None:
-        self.waiting = self.unanswered = self.request.draws
-        self.wager = Wager(np.zeros(self.job.questions.classes + 1, np.int64))
+        self.waiting = self.unanswered = self.ask.draws
+        self.wager = Wager(np.zeros(self.job.query.classes + 1, np.int64))
 
-    def noise(self, draws: int) -> Tensor:
-        """The next draws of this request's stage."""
-        stage, job = self.request.stage, self.job
-        if stage not in self.streams:
-            self.streams[stage] = NoiseStream(NoiseAddress(job.seed, job.sample, stage), tuple(job.image.shape))
-        self.waiting -= draws
-        return self.streams[stage].take(draws)
+    @property
+    def stream(self) -> NoiseStream:
+        """The noisy copies of the image for this ask's view and stage."""
+        return self.streams[self.ask.view, self.ask.stage]
 
     def count(self, winners: Tensor) -> None:
         """Adds the votes of one batch."""
-        classes = self.job.questions.classes
-        self.wager.add(torch.bincount(winners, minlength=classes + 1).numpy())
+        self.wager.add(torch.bincount(winners, minlength=self.job.query.classes + 1).numpy())
         self.unanswered -= len(winners)
 
 
-@torch.inference_mode()
-def run(
-    base: Callable[[Pixels], Logits],
-    jobs: Iterable[Job[Q]],
-    *,
-    sigma: float,
-    soundness: Soundness,
-    batch: int,
-    margin: Margin,
-    watch: Callable[[Pixels], object],
-    check: VoteCheck,
-    progress: Progress | None = None,
-) -> Iterator[Job[Q]]:
-    """Answers every job's questions; yields each job as soon as nothing more is asked of it.
-
-    Every batch has exactly `batch` images, the last too (it is filled up with gray): another shape may round
-    differently and would be another classifier. Which images share a batch never changes a draw.
+@final
+class Engine(Generic[Q]):
+    """Answers the queries of many images with full batches.
 
     Arguments:
-        base: The fixed function that is smoothed: noisy pixels to logits of shape (B, classes).
-        jobs: Taken one by one, when the batch has room.
-        sigma: Of the noise, in [0, 1] pixels.
-        soundness: How noise is added to pixels.
-        batch: Images per forward pass.
-        margin: By how much a vote must be ahead to count.
-        watch: Is shown the noise of each batch, in fed pixels minus clean pixels.
-        check: Is told of each request how its votes spread over batches.
+        channels: One for each view that queries may ask for.
+        seed: Seed of the noise.
+        batch: Images per forward pass. Every batch has exactly so many, the last too (it is filled up with gray):
+            another shape may round differently and would be another base function.
+        checks: Are shown what is fed and how votes fall.
         progress: Called with the number of draws just finished.
     """
-    source = iter(jobs)
-    active: deque[_Open[Q]] = deque()
-    while True:
-        while sum(o.waiting for o in active) < batch and (job := next(source, None)) is not None:
-            if (request := job.questions.request) is not None:
-                active.append(_Open(job, request, {}))
-        shares = list(_shares(active, batch))
-        if not shares:
-            return
-        noisy = torch.cat([soundness.add(o.job.image, o.noise(draws), sigma) for o, draws in shares])
-        watch(noisy - torch.cat([o.job.image.expand(draws, *o.job.image.shape) for o, draws in shares]))
+
+    def __init__(
+        self,
+        channels: Sequence[Channel],
+        *,
+        seed: int,
+        batch: int,
+        checks: Checks,
+        progress: Progress | None = None,
+    ) -> None:
+        self.channels = channels
+        self.seed = seed
+        self.batch = batch
+        self.checks = checks
+        self.progress = progress
+        self._active: deque[_Open[Q]] = deque()
+
+    @torch.inference_mode()
+    def run(self, jobs: Iterable[Job[Q]]) -> Iterator[Job[Q]]:
+        """Yields each job as soon as nothing more is asked of it; takes jobs one by one, when a batch has room."""
+        source = iter(jobs)
+        while True:
+            self._admit(source)
+            if not (shares := self._shares()):
+                return
+            self._pass(shares)
+            yield from self._answered()
+
+    def _admit(self, source: Iterator[Job[Q]]) -> None:
+        """Opens jobs until the next batch is full."""
+        while sum(draws for _, draws in self._shares()) < self.batch and len(self._active) < self.batch:
+            if (job := next(source, None)) is None:
+                return
+            self._open(job, {})
+
+    def _open(self, job: Job[Q], streams: dict[tuple[int, str], NoiseStream]) -> bool:
+        """Takes in the next ask of a job; False where nothing more is asked."""
+        if (ask := job.query.ask()) is None:
+            return False
+        channel, key = self.channels[ask.view], (ask.view, ask.stage)
+        if key not in streams:
+            address = NoiseAddress(self.seed, job.sample, ask.view, ask.stage)
+            streams[key] = NoiseStream(channel.law, job.image, address)
+        self._active.append(_Open(job, ask, channel, streams))
+        return True
+
+    def _shares(self) -> list[tuple[_Open[Q], int]]:
+        """Whose draws the next batch holds, oldest first: all of the base function for which most draws wait."""
+        waiting = Counter[Base]()
+        for o in self._active:
+            waiting[o.channel.base] += o.waiting
+        base = max(waiting, key=waiting.__getitem__, default=None)
+        shares = []
+        room = self.batch
+        for o in self._active:
+            if o.channel.base is base and (draws := min(room, o.waiting)):
+                room -= draws
+                shares.append((o, draws))
+        return shares
+
+    def _pass(self, shares: Sequence[tuple[_Open[Q], int]]) -> None:
+        """Feeds one batch, and counts its votes."""
+        noisy = torch.cat([o.stream.take(draws) for o, draws in shares])
+        for o, draws in shares:
+            o.waiting -= draws
+        for o, draws in self._shares():
+            o.stream.ahead(draws)
         counted = len(noisy)
-        winners = _winners(base(_filled(noisy, batch))[:counted], margin)
+        self._watch(shares, noisy)
+        base = shares[0][0].channel.base
+        logits = base.function(_filled(noisy, self.batch), self._levels(shares, base, noisy.device))
+        winners = _winners(logits[:counted], base.margin)
         for (o, _), won in zip(shares, torch.split(winners, [draws for _, draws in shares]), strict=True):
             o.count(won)
-        if progress is not None:
-            progress(counted)
-        yield from _answered(active, check)
+        if self.progress is not None:
+            self.progress(counted)
 
+    def _watch(self, shares: Sequence[tuple[_Open[Q], int]], noisy: Pixels) -> None:
+        """Shows the checks what is fed, view by view."""
+        parts = torch.split(noisy, [draws for _, draws in shares])
+        for view in sorted({o.ask.view for o, _ in shares}):
+            mine = [(part, o.job.image) for part, (o, _) in zip(parts, shares, strict=True) if o.ask.view == view]
+            fed = torch.cat([part for part, _ in mine]) if len(mine) < len(parts) else noisy
+            self.checks.fed(view, fed, torch.cat([image.expand(len(part), *image.shape) for part, image in mine]))
 
-def _shares(active: Iterable[_Open[Q]], batch: int) -> Iterator[tuple[_Open[Q], int]]:
-    """Whose draws the next batch holds, oldest first."""
-    room = batch
-    for o in active:
-        if draws := min(room, o.waiting):
-            room -= draws
-            yield o, draws
+    def _levels(self, shares: Sequence[tuple[_Open[Q], int]], base: Base, device: torch.device) -> Levels:
+        """The noise level of the batch: one number, or one for each image where views of several levels share it."""
+        first = shares[0][0].channel.law.sigma
+        if not base.mixes:
+            return first
+        levels = [o.channel.law.sigma for o, draws in shares for _ in range(draws)]
+        return torch.tensor([*levels, *[first] * (self.batch - len(levels))], device=device)
+
+    def _answered(self) -> Iterator[Job[Q]]:
+        """Hands complete votes to who asked, opens the next asks, lets decided jobs go."""
+        for _ in range(len(self._active)):
+            o = self._active.popleft()
+            if o.unanswered:
+                self._active.append(o)
+                continue
+            self.checks.completed(o.wager)
+            o.job.query.tell(o.ask, o.wager.votes[:-1].tolist())
+            if not self._open(o.job, o.streams):
+                yield o.job
 
 
 def _filled(noisy: Pixels, batch: int) -> Tensor:
@@ -146,18 +239,3 @@ def _winners(logits: Logits, margin: Margin) -> Tensor:
     best, second = logits.topk(2, dim=1).values.unbind(dim=1)
     clear = logits.isfinite().all(dim=1) & (best - second > margin.of(logits))
     return torch.where(clear, logits.argmax(dim=1), logits.shape[1]).cpu()
-
-
-def _answered(active: deque[_Open[Q]], check: VoteCheck) -> Iterator[Job[Q]]:
-    """Hands complete votes to who asked, opens the next requests, lets decided jobs go."""
-    for _ in range(len(active)):
-        o = active.popleft()
-        if o.unanswered:
-            active.append(o)
-            continue
-        check.add(o.wager.log)
-        o.job.questions.answer(o.request, o.wager.votes[:-1].tolist())
-        if (request := o.job.questions.request) is None:
-            yield o.job
-        else:
-            active.append(_Open(o.job, request, o.streams))

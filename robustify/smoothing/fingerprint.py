@@ -2,9 +2,10 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustify.classifiers import ImageClassifier
 from robustify.denoisers import Denoiser
@@ -15,9 +16,15 @@ def classifier_fingerprint(classifier: ImageClassifier) -> str:
     return _digest(classifier.network, repr(classifier.preprocessing))
 
 
-def denoiser_fingerprint(denoiser: Denoiser, sigma: float) -> str:
-    """SHA-256 of the weights, the layers with their settings, and how the denoiser works at `sigma`."""
-    return _digest(denoiser, denoiser.describe(sigma))
+def denoiser_fingerprint(denoiser: Denoiser, sigmas: Sequence[float]) -> str:
+    """SHA-256 of the weights, the layers with their settings, and how the denoiser works at these noise levels."""
+    return _digest(denoiser, "|".join(denoiser.describe(sigma) for sigma in sigmas))
+
+
+def pixels_fingerprint(image: Tensor) -> str:
+    """SHA-256 of the pixels that are certified, as float32 in [0, 1], which names an image wherever it is."""
+    pixels = image.cpu().float() / 255 if image.dtype == torch.uint8 else image.cpu()
+    return hashlib.sha256(pixels.contiguous().numpy().data).hexdigest()
 
 
 def _digest(module: nn.Module, settings: str) -> str:

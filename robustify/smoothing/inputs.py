@@ -15,7 +15,7 @@ from robustify.classifiers import Preprocessing
 from robustify.classifiers.preprocessing import with_channels
 from robustify.contract import InputContract
 from robustify.errors import InputError
-from robustify.types import Image
+from robustify.types import Bytes, Image
 
 OneImage: TypeAlias = str | PathLike[str] | PILImage.Image | npt.NDArray[Any] | Tensor
 ImageInput: TypeAlias = OneImage | Sequence[OneImage]
@@ -33,10 +33,16 @@ def is_batch(images: ImageInput) -> bool:
 
 
 def to_pixels(image: OneImage, preprocessing: Preprocessing, contract: InputContract) -> Image:
-    """One image as float32 pixels in [0, 1] of the contract's shape.
+    """One image as float32 pixels in [0, 1] of the contract's shape; arguments and errors are those of `to_image`."""
+    found = to_image(image, preprocessing, contract)
+    return found.float() / 255 if found.dtype == torch.uint8 else found
+
+
+def to_image(image: OneImage, preprocessing: Preprocessing, contract: InputContract) -> Image | Bytes:
+    """One image of the contract's shape: bytes where it has 8 bits, else float32 pixels in [0, 1].
 
     Paths and pictures are resized and cropped by the classifier's own geometry. Arrays and tensors must already have
-    the contract's shape: their size is never changed silently. Bytes (uint8) are divided by 255.
+    the contract's shape: their size is never changed silently.
 
     Raises:
         InputError: If the image cannot be read or does not meet the contract.
@@ -57,7 +63,7 @@ def to_pixels(image: OneImage, preprocessing: Preprocessing, contract: InputCont
             f"expected an image of shape {contract.shape} (channels, height, width); got {tuple(pixels.shape)}.\n"
             "  A path or PIL image of any size is resized and cropped as the classifier expects; its channels must fit."
         )
-    return _to_unit_range(pixels)
+    return _checked(pixels)
 
 
 def read_picture(path: str | PathLike[str]) -> PILImage.Image:
@@ -91,10 +97,10 @@ def _from_array(array: npt.NDArray[Any], contract: InputContract) -> Tensor:
     return tensor
 
 
-def _to_unit_range(pixels: Tensor) -> Image:
-    """float32 in [0, 1]; bytes are divided by 255, other integers refused as ambiguous."""
+def _checked(pixels: Tensor) -> Image | Bytes:
+    """Bytes as they are, or floats in [0, 1] as float32; other integers are refused as ambiguous."""
     if pixels.dtype == torch.uint8:
-        return pixels.float() / 255
+        return pixels
     if not pixels.is_floating_point():
         raise InputError(
             f"expected uint8 (0 to 255) or floats in [0, 1]; got {pixels.dtype}.\n  Convert with .to(torch.uint8)."

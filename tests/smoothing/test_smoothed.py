@@ -14,7 +14,8 @@ from robustify.denoisers import Denoiser
 from robustify.errors import InputError, ModelError
 from robustify.smoothing import smoothed
 from robustify.smoothing.fingerprint import classifier_fingerprint
-from robustify.smoothing.noise import Soundness
+from robustify.smoothing.noise import FloatNoise, GridNoise
+from robustify.smoothing.settings import Sampling
 from robustify.types import Pixels
 
 SIZE = (4, 4)
@@ -98,7 +99,7 @@ def test_the_certificate_names_everything_it_depends_on() -> None:
     provenance = model.certify(IMAGE, n=200, n0=20, alpha=0.01, batch=50, seed=3).provenance
     assert (provenance.plan.n, provenance.plan.n0, provenance.plan.alpha, provenance.plan.sigma) == (200, 20, 0.01, 0.5)
     assert 0 < provenance.plan.slack < 1e-9
-    assert (provenance.batch, provenance.seed, provenance.dtype) == (50, 3, "float32")
+    assert (provenance.batch, provenance.seed, str(provenance.numerics)) == (50, 3, "float32")
     assert provenance.contract.shape == (1, *SIZE)
     assert provenance.classifier == classifier_fingerprint(model.classifier)
 
@@ -148,8 +149,8 @@ def test_sigma_must_be_positive(sigma: float) -> None:
         ({"batch": 0}, "batch"),
         ({"seed": -1}, "seed from 0"),
         ({"n": 100, "radius": 0.1}, "not both"),
-        ({"radius": 0.0}, "positive radii"),
-        ({"radius": [0.1, -1.0]}, "positive radii"),
+        ({"radius": 0.0}, "positive, increasing radii"),
+        ({"radius": [0.1, -1.0]}, "positive, increasing radii"),
         ({"radius": 5.0}, "can never certify radius 5 at sigma = 0.5"),
         ({"soundness": "loud"}, "'grid' or 'float'"),
     ],
@@ -337,7 +338,7 @@ def test_batches_and_batch_mates_never_change_an_answer(settings: dict[str, Any]
     def certified(names: list[str], batch: int) -> dict[str, tuple[object, ...]]:
         provenance = model.provenance(Settings(**settings, batch=batch, seed=5))
         found = model.certificates(((name, images[name]) for name in names), provenance)
-        return {name: (c.label, c.radius, c.selection, c.votes, c.looks) for name, c in found}
+        return {c.sample: (c.label, c.radius, c.selection, c.votes, c.looks) for c in found}
 
     expected = certified(list(images), 64)
     assert len({looks for *_, looks in expected.values()}) == 5
@@ -363,17 +364,18 @@ def test_another_layer_setting_is_another_classifier() -> None:
 
 
 def scaled(add: Any, factor: float) -> Any:  # noqa: ANN401
-    return lambda self, image, normal, sigma: add(self, image, factor * normal, sigma)
+    return lambda self, image, noise: add(self, image, (factor * noise).to(noise.dtype))
 
 
 def repeated(add: Any) -> Any:  # noqa: ANN401
-    return lambda self, image, normal, sigma: add(self, image, normal[:1].expand_as(normal), sigma)
+    return lambda self, image, noise: add(self, image, noise[:1].expand_as(noise))
 
 
 @pytest.mark.parametrize("fault", [lambda add: scaled(add, 0.8), lambda add: scaled(add, 1.2), repeated])
 @pytest.mark.parametrize("soundness", ["grid", "float"])
 def test_wrong_noise_makes_no_certificate(fault: Any, soundness: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
-    monkeypatch.setattr(Soundness, "add", fault(Soundness.add))
+    law = {"grid": GridNoise, "float": FloatNoise}[soundness]
+    monkeypatch.setattr(law, "add", fault(law.add))
     with pytest.raises(ModelError, match="was not fed independent"):
         smooth(HalfSpace(0.3)).certify(IMAGE, n=2_000, soundness=soundness, seed=3)
 
@@ -386,7 +388,7 @@ def test_another_precision_is_another_classifier_and_says_so() -> None:
     gap = (full.logits(noisy) - half.logits(noisy)).abs().max()
     assert 0 < gap < 0.05
     assert half.logits(noisy).dtype == torch.float32
-    assert half.certify(IMAGE, n=20, seed=1).provenance.dtype == "float32, bfloat16 autocast"
+    assert str(half.certify(IMAGE, n=20, seed=1).provenance.numerics) == "float32, bfloat16 autocast"
     assert "bfloat16 autocast" in repr(half)
     with pytest.raises(InputError, match="expected precision float32, bfloat16, float16"):
         robustify(network, preprocessing=PLAIN, precision="int8")
@@ -423,7 +425,7 @@ def test_independent_images_and_requests_are_no_evidence_of_sharing() -> None:
 
 def test_predictions_on_the_grid_pay_for_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = smooth(HalfSpace(0.3)).predict(IMAGE, n=200, seed=1)
-    monkeypatch.setattr(Settings, "slack", lambda *_: 0.01)
+    monkeypatch.setattr(Sampling, "slack", lambda *_: 0.01)
     coarse = smooth(HalfSpace(0.3)).predict(IMAGE, n=200, seed=1)
     assert coarse.votes == exact.votes  # type: ignore[union-attr]
     assert coarse.p_value > 2 * exact.p_value  # type: ignore[union-attr]

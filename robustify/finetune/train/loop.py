@@ -30,7 +30,7 @@ from robustify.finetune.train.history import History
 from robustify.finetune.train.layers import layer_depths
 from robustify.finetune.train.validation import HeldOut
 from robustify.smoothing import SmoothedClassifier
-from robustify.smoothing.smoothed import PRECISIONS
+from robustify.smoothing.pipeline import PRECISIONS
 
 CHECKPOINT_SECONDS = 60.0
 """Between checkpoints; the last step is always kept."""

@@ -21,16 +21,19 @@ votes could not be repeated.
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustify.errors import ModelError
-from robustify.types import Logits, Pixels
+from robustify.types import Levels, Logits, Pixels
+
+Answer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""A batch, and the places of the images whose logits are wanted, to those logits."""
 
 PROBES = 8
 """Images whose logits are compared."""
@@ -67,10 +70,10 @@ class Margin:
 
 @torch.inference_mode()
 def probe(
-    base: Callable[[Pixels], Logits],
+    base: Callable[[Pixels, Levels], Logits],
     shape: tuple[int, int, int],
     *,
-    sigma: float,
+    sigmas: Sequence[float],
     batch: int,
     rounding: float,
     device: torch.device | None = None,
@@ -80,32 +83,37 @@ def probe(
     Costs three forward passes; more where a batch has no room for sixteen images, 24 at most.
 
     Arguments:
-        base: Noisy pixels to logits of shape (B, classes).
-        shape: Of an image.
-        sigma: Of the noise, in [0, 1] pixels.
+        base: Noisy pixels and their noise level to logits of shape (B, classes).
+        shape: Shape of an image.
+        sigmas: Standard deviations of the noise, in [0, 1] pixels. Several share the batches, as a level per image.
         batch: Images per forward pass.
         rounding: Relative rounding of the networks' arithmetic; see `rounding_of`.
-        device: Of the pixels.
+        device: Where the pixels live.
 
     Raises:
         ModelError: If logits are never finite, or the same image's differ by more than rounding explains.
     """
-    images = torch.stack([_noisy(i, shape, sigma) for i in range(PROBES)]).to(device)
+
+    levels = torch.tensor([sigmas[i % len(sigmas)] for i in range(PROBES)], device=device)
+    images = torch.stack([_noisy(i, shape, float(level)) for i, level in enumerate(levels)]).to(device)
     room = min(PROBES, (batch + 1) // 2)
-    groups = torch.split(images, room)
-    expected = torch.cat([_first(base, group, batch) for group in groups])
+    groups = [(images[i : i + room], _at(base, sigmas, levels[i : i + room], batch)) for i in range(0, PROBES, room)]
+    expected = torch.cat([_first(answer, group, batch) for group, answer in groups])
     finite = expected.isfinite()
     if not bool(finite.any()):
         raise ModelError(
-            f"all logits are NaN or infinite for images under noise of sigma = {sigma:g}: nothing could be certified.\n"
+            f"all logits are NaN or infinite for images under noise of sigma = {', '.join(f'{s:g}' for s in sigmas)}: "
+            "nothing could be certified.\n"
             "  Look for weights that are not finite, or numbers too large for float16; bfloat16 or float32 has room."
         )
     scale = _power_of_two(float(expected[finite].abs().max()))
-    among_others = [torch.cat(found) for found in zip(*(_again(base, group, batch) for group in groups), strict=True)]
+    among_others = [
+        torch.cat(found) for found in zip(*(_again(answer, group, batch) for group, answer in groups), strict=True)
+    ]
     seen = max(_difference(expected, found) for found in among_others) / scale
     share = max(LEAST, _power_of_two(2 * seen))
     if share > max(LEAST, _ROUNDINGS * rounding):
-        repeated = torch.cat([_first(base, group, batch) for group in groups])
+        repeated = torch.cat([_first(answer, group, batch) for group, answer in groups])
         raise ModelError(_refusal(seen, _difference(expected, repeated) / scale, batch, rounding))
     return Margin(share, scale)
 
@@ -142,25 +150,38 @@ def _noisy(index: int, shape: tuple[int, int, int], sigma: float) -> Tensor:
     return smooth + sigma * torch.randn(shape, generator=generator)
 
 
-def _first(base: Callable[[Pixels], Logits], images: Pixels, batch: int) -> Logits:
+def _at(base: Callable[[Pixels, Levels], Logits], sigmas: Sequence[float], levels: Tensor, batch: int) -> Answer:
+    """The base function for images of these levels, among others of the first level."""
+
+    def answer(pixels: Pixels, places: Tensor) -> Tensor:
+        if len(sigmas) == 1:
+            return base(pixels, sigmas[0])[places]
+        among = torch.full((batch,), sigmas[0], device=levels.device)
+        among[places] = levels
+        return base(pixels, among)[places]
+
+    return answer
+
+
+def _first(answer: Answer, images: Pixels, batch: int) -> Tensor:
     """Logits of the images at the beginning of a batch, gray images after them."""
     gray = torch.full_like(images[:1], 0.5).expand(batch - len(images), *images.shape[1:])
-    return base(torch.cat([images, gray]))[: len(images)]
+    return answer(torch.cat([images, gray]), torch.arange(len(images), device=images.device))
 
 
-def _again(base: Callable[[Pixels], Logits], images: Pixels, batch: int) -> Iterator[Logits]:
+def _again(answer: Answer, images: Pixels, batch: int) -> Iterator[Tensor]:
     """Logits of the same images elsewhere, among other mates."""
     mates = torch.rand(batch, *images.shape[1:], generator=torch.Generator().manual_seed(PROBES)).to(images.device)
     last = torch.arange(batch - 1, batch - 1 - len(images), -1, device=images.device)
-    yield _placed(base, images, last, 4 - 8 * mates)
+    yield _placed(answer, images, last, 4 - 8 * mates)
     spread = torch.linspace(0, batch - 1, len(images), device=images.device).round().long().roll(1)
-    yield _placed(base, images, spread, images[:1].expand_as(mates))
+    yield _placed(answer, images, spread, images[:1].expand_as(mates))
 
 
-def _placed(base: Callable[[Pixels], Logits], images: Pixels, places: Tensor, mates: Tensor) -> Logits:
+def _placed(answer: Answer, images: Tensor, places: Tensor, mates: Tensor) -> Tensor:
     pixels = mates.clone()
     pixels[places] = images
-    return base(pixels)[places]
+    return answer(pixels, places)
 
 
 def _difference(one: Logits, other: Logits) -> float:

@@ -32,7 +32,7 @@ References:
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
@@ -40,6 +40,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import bdtr, bdtrc, ndtr
+from torch import Tensor
 
 from robustify.errors import InputError, ModelError
 from robustify.types import Pixels
@@ -129,20 +130,25 @@ class NoiseCheck:
         self._prints: Array = np.empty(_REMEMBERED, np.int64)
         self._remembered = 0
 
-    def add(self, noise: Pixels) -> None:
-        """Takes a sample of the noise of consecutive draws, in fed pixels minus clean pixels, shape (B, C, H, W)."""
-        self._fed += noise.numel()
-        quota = _FREE + self._fed // _ONE_OF - self.sampled
-        room = min(_PER_CALL, quota, _TOTAL - self.sampled, noise.numel())
-        enough = room >= min(_LEAST, max(1, noise.numel()))
-        if enough or self._remembered < _ALL_REMEMBERED:
-            self._remember(noise)
-        if enough:
-            self._sample(noise, room)
+    def add(self, noisy: Pixels, clean: Tensor) -> None:
+        """Takes a sample of the noise of consecutive draws.
 
-    def _sample(self, noise: Pixels, room: int) -> None:
+        Arguments:
+            noisy: What is fed, float32 of shape (B, C, H, W).
+            clean: The image of each draw, of the same shape, in [0, 1] or as bytes.
+        """
+        self._fed += noisy.numel()
+        quota = _FREE + self._fed // _ONE_OF - self.sampled
+        room = min(_PER_CALL, quota, _TOTAL - self.sampled, noisy.numel())
+        enough = room >= min(_LEAST, max(1, noisy.numel()))
+        if enough or self._remembered < _ALL_REMEMBERED:
+            self._remember(noisy, clean)
+        if enough:
+            self._sample(noisy, clean, room)
+
+    def _sample(self, noisy: Pixels, clean: Tensor, room: int) -> None:
         """Adds so many values to the counts."""
-        window = self._window(noise, room)
+        window = _noise(noisy, clean, self._window(noisy.shape, room))
         self.sampled += window.size
         self._broken += int(np.count_nonzero(~np.isfinite(window)))
         largest = np.float32(4_096 * self.sigma)
@@ -185,18 +191,16 @@ class NoiseCheck:
                 f"{listed}\n  Look for a changed generator, or for noise scaled or reused on its way to the network."
             )
 
-    def _window(self, noise: Pixels, room: int) -> Array:
+    def _window(self, shape: Sequence[int], room: int) -> tuple[slice, ...]:
         """At most so many values, from adjoining draws, channels, rows and columns at a place that varies."""
-        draws, channels, height, width = noise.shape
+        draws, channels, height, width = shape
         channels = min(channels, 3)
         draws = min(draws, max(2, room // (channels * min(16, height * width))))
         rows = min(height, max(1, math.isqrt(room // (draws * channels))))
         columns = min(width, max(1, room // (draws * channels * rows)))
         lengths = (draws, channels, rows, columns)
-        starts = (self._rng.random(4) * (np.array(noise.shape) - lengths + 1)).astype(int).tolist()
-        part = noise.detach()[tuple(slice(a, a + length) for a, length in zip(starts, lengths, strict=True))]
-        array: Array = part.to("cpu", torch.float32).numpy()
-        return array
+        starts = (self._rng.random(4) * (np.array(shape) - lengths + 1)).astype(int).tolist()
+        return tuple(slice(a, a + length) for a, length in zip(starts, lengths, strict=True))
 
     def _cell(self, values: Array) -> Array:
         """Which of the cells of equal probability each value lies in; counts values on the grid."""
@@ -213,12 +217,13 @@ class NoiseCheck:
         cells: Array = np.minimum((uniform * _CELLS).astype(np.intp), _CELLS - 1)
         return cells
 
-    def _remember(self, noise: Pixels) -> None:
+    def _remember(self, noisy: Pixels, clean: Tensor) -> None:
         """Keeps a 64-bit print of the sizes of each draw's first values."""
-        count = min(len(noise), _REMEMBERED - self._remembered)
-        if noise[:1].numel() < self._leading or count < 1:
+        count = min(len(noisy), _REMEMBERED - self._remembered)
+        if noisy[:1].numel() < self._leading or count < 1:
             return
-        leading = noise.detach()[:count].flatten(1)[:, : self._leading].to("cpu", torch.float32).numpy()
+        place = (slice(count), slice(self._leading))
+        leading = _noise(noisy.flatten(1), clean.flatten(1), place)
         unit = np.float32(255 if self.grid else _FINE / self.sigma)
         with np.errstate(invalid="ignore", over="ignore"):  # what isn't finite is counted elsewhere
             sizes = np.rint(np.abs(leading) * unit).astype(np.int64)
@@ -265,6 +270,14 @@ class NoiseCheck:
         repeated = len(prints) - len(np.unique(prints))
         found = f"{repeated:,} of {len(prints):,} draws that repeat or mirror another"
         return Finding("repetition", found, "none", 0.0 if repeated else 1.0)
+
+
+def _noise(noisy: Tensor, clean: Tensor, place: tuple[slice, ...]) -> Array:
+    """The noise at a place, in [0, 1] pixels."""
+    pixels = clean[place].to("cpu", torch.float32)
+    pixels = pixels / 255 if clean.dtype == torch.uint8 else pixels
+    noise: Array = (noisy[place].detach().to("cpu", torch.float32) - pixels).numpy()
+    return noise
 
 
 def _rounded(scale: float) -> Array:

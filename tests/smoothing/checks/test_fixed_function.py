@@ -16,7 +16,7 @@ from robustify.denoisers import Denoiser
 from robustify.errors import ModelError
 from robustify.smoothing.checks.fixed_function import LEAST, Margin, probe, rounding_of, state
 from robustify.smoothing.noise import NoiseStream
-from robustify.types import Logits, Pixels
+from robustify.types import Levels, Logits, Pixels
 from robustify.zoo import HELD_OUT
 
 Fault: TypeAlias = Callable[[Tensor], Tensor]
@@ -178,8 +178,8 @@ class TestInjectedFaults:
             certify(model)
         except ModelError:
             return
-        assert model._probed is not None
-        assert model._probed[1].share > LEAST
+        assert model._channels._probed is not None
+        assert model._channels._probed[1].share > LEAST
 
     @pytest.mark.parametrize("where", WHERE)
     @pytest.mark.parametrize("layer", [nn.BatchNorm2d(1), nn.Dropout(0.1)], ids=["batch norm", "dropout"])
@@ -273,8 +273,8 @@ class TestHealthyModels:
         certificate = model.certify(load_file(HELD_OUT)["images"][0], n=20, n0=1, batch=16, seed=1)
         assert isinstance(certificate, Certificate)
         assert sum(certificate.votes) >= 19
-        assert model._probed is not None
-        assert model._probed[1].share == LEAST
+        assert model._channels._probed is not None
+        assert model._channels._probed[1].share == LEAST
 
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     @pytest.mark.parametrize(
@@ -290,10 +290,10 @@ class TestHealthyModels:
 
     def test_at_any_batch_size_the_margin_is_the_same(self) -> None:
         model, *_ = build()
-        assert len({model._margin(batch) for batch in (1, 2, 5, 16, 33, 64)}) == 1
+        assert len({model._channels._margin((model.sigma,), batch) for batch in (1, 2, 5, 16, 33, 64)}) == 1
 
 
-def logits_of(images: Pixels) -> Logits:
+def logits_of(images: Pixels, sigma: Levels = 0.25) -> Logits:
     mean = images.mean(dim=(1, 2, 3))
     return torch.stack([mean, -mean], dim=1)
 
@@ -304,7 +304,7 @@ class TestMargin:
         assert Margin(0.25, 2.0).of(logits).tolist() == [0.5, 2.0, math.inf]
 
     def test_of_an_exact_function_is_the_least(self) -> None:
-        found = probe(logits_of, SHAPE, sigma=0.25, batch=64, rounding=BFLOAT16)
+        found = probe(logits_of, SHAPE, sigmas=(0.25,), batch=64, rounding=BFLOAT16)
         assert found.share == LEAST
         assert math.log2(found.scale) == round(math.log2(found.scale))
 
@@ -312,12 +312,12 @@ class TestMargin:
         for factor in (1e-6, 1.0, 1e6):
             seen: list[float] = []
 
-            def base(images: Pixels, factor: float = factor, seen: list[float] = seen) -> Logits:
+            def base(images: Pixels, sigma: Levels, factor: float = factor, seen: list[float] = seen) -> Logits:
                 logits = factor * logits_of(images)
                 seen.append(float(logits[:8].abs().max()))
                 return logits
 
-            scale = probe(base, SHAPE, sigma=0.25, batch=64, rounding=BFLOAT16).scale
+            scale = probe(base, SHAPE, sigmas=(0.25,), batch=64, rounding=BFLOAT16).scale
             assert seen[0] <= scale < 2 * seen[0]
 
     @pytest.mark.parametrize("error", [1e-4, 1e-3, 5e-3])
@@ -325,46 +325,46 @@ class TestMargin:
         """The image's place moves its logits by so much; the last place most."""
         differences: list[float] = []
 
-        def base(images: Pixels) -> Logits:
+        def base(images: Pixels, sigma: Levels) -> Logits:
             exact = logits_of(images)
             moved = error * torch.linspace(0, 1, len(images))
             differences.append(float(moved.max()))
             return exact + torch.stack([moved, -moved], dim=1)
 
-        found = probe(base, SHAPE, sigma=0.25, batch=64, rounding=BFLOAT16)
+        found = probe(base, SHAPE, sigmas=(0.25,), batch=64, rounding=BFLOAT16)
         assert 2 * error * (1 - 7 / 63) <= found.share * found.scale * (1 + 1e-6)
         assert found.share <= 8 * error / found.scale
 
     def test_beyond_four_roundings_is_refused(self) -> None:
-        def base(images: Pixels) -> Logits:
+        def base(images: Pixels, sigma: Levels) -> Logits:
             logits = logits_of(images)
             return logits + size * torch.arange(len(images)).remainder(2).unsqueeze(1)
 
         for rounding, least in ((2.0**-23, LEAST), (2.0**-10, 2.0**-8), (BFLOAT16, 2.0**-5)):
             size = 0.0
-            scale = probe(base, SHAPE, sigma=0.25, batch=64, rounding=rounding).scale
+            scale = probe(base, SHAPE, sigmas=(0.25,), batch=64, rounding=rounding).scale
             size = 0.45 * least * scale
-            assert probe(base, SHAPE, sigma=0.25, batch=64, rounding=rounding).share == least
+            assert probe(base, SHAPE, sigmas=(0.25,), batch=64, rounding=rounding).share == least
             size = 0.6 * least * scale
             with pytest.raises(ModelError, match=f"rounding explains {least / 2:.2g}"):
-                probe(base, SHAPE, sigma=0.25, batch=64, rounding=rounding)
+                probe(base, SHAPE, sigmas=(0.25,), batch=64, rounding=rounding)
 
     @pytest.mark.parametrize(("batch", "passes"), [(1, 24), (2, 24), (3, 12), (15, 3), (16, 3), (64, 3)])
     def test_costs_three_passes_of_large_batches(self, batch: int, passes: int) -> None:
         sizes: list[int] = []
 
-        def base(images: Pixels) -> Logits:
+        def base(images: Pixels, sigma: Levels) -> Logits:
             sizes.append(len(images))
             return logits_of(images)
 
-        probe(base, SHAPE, sigma=0.25, batch=batch, rounding=BFLOAT16)
+        probe(base, SHAPE, sigmas=(0.25,), batch=batch, rounding=BFLOAT16)
         assert sizes == [batch] * passes
 
     def test_draws_nothing_from_the_global_generator(self) -> None:
         torch.manual_seed(7)
         expected = torch.rand(3)
         torch.manual_seed(7)
-        probe(logits_of, SHAPE, sigma=0.25, batch=16, rounding=BFLOAT16)
+        probe(logits_of, SHAPE, sigmas=(0.25,), batch=16, rounding=BFLOAT16)
         assert torch.equal(torch.rand(3), expected)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -386,7 +386,7 @@ class TestForwardShapes:
         with torch.inference_mode():
             by_shape = {size: torch.cat([model.logits(part) for part in noisy.split(size)]) for size in (1, 6, 16, 48)}
             assert torch.equal(by_shape[16], torch.cat([model.logits(part) for part in noisy.split(16)]))
-            margin = model._margin(16).of(by_shape[16])
+            margin = model._channels._margin((model.sigma,), 16).of(by_shape[16])
         for logits in by_shape.values():
             assert bool(((logits - by_shape[16]).abs().amax(dim=1) <= margin / 2).all())
 
@@ -443,6 +443,6 @@ class TestMemory:
             certify(model, batch=32)
         network.fault = lambda x: x + 0.1 * torch.is_autocast_enabled("cpu") * x.mean(dim=0)
         certify(model)
-        model.precision = "float16"
+        model.pipeline.precision = "float16"
         with pytest.raises(ModelError, match="no fixed function"):
             certify(model)

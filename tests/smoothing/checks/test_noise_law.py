@@ -11,7 +11,7 @@ from torch import Tensor
 from robustify.errors import InputError, ModelError
 from robustify.smoothing.checks import noise_law as noise_check
 from robustify.smoothing.checks.noise_law import NoiseCheck
-from robustify.smoothing.noise import NoiseAddress
+from robustify.smoothing.noise import NoiseAddress, NoiseStream, noise_law
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)]
 SIGMAS = [0.12, 0.25, 0.5, 1.0]
@@ -29,10 +29,15 @@ def fed(normal: Tensor, sigma: float, *, grid: bool) -> Tensor:
     return image / 255 + sigma * normal.float() - image / 255
 
 
+def feed(check: NoiseCheck, noise: Tensor) -> None:
+    """Shows the check noise on black images."""
+    check.add(noise, torch.zeros_like(noise))
+
+
 def checked(batches: Iterable[Tensor], sigma: float, *, grid: bool) -> NoiseCheck:
     check = NoiseCheck(sigma, grid=grid)
     for noise in batches:
-        check.add(noise)
+        feed(check, noise)
     return check
 
 
@@ -43,11 +48,15 @@ def refused(check: NoiseCheck) -> set[str]:
 @pytest.mark.parametrize("grid", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_accepts_true_noise(shape: tuple[int, int, int], grid: bool) -> None:
-    """As it comes from its source; 200 seeds in all."""
+    """Noise as its own source draws it, on an image; 200 seeds in all."""
+    soundness = "grid" if grid else "float"
+    image = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     for seed, sigma in enumerate(np.geomspace(0.12, 1, 25).tolist()):
-        address = NoiseAddress(seed, "a", 1)
-        blocks = (fed(address.block(i, shape).double(), sigma, grid=grid) for i in range(4))
-        check = checked(blocks, sigma, grid=grid)
+        law, check = noise_law(soundness, sigma), NoiseCheck(sigma, grid=grid)
+        stream = NoiseStream(law, law.check(image), NoiseAddress(seed, "a", 0, "estimation"))
+        for _ in range(4):
+            noisy = stream.take(32)
+            check.add(noisy, stream.image.expand(noisy.shape))
         check.verify()
         assert check.sampled >= 7_500
 
@@ -65,7 +74,7 @@ def test_accepts_much_true_noise(grid: bool, sigma: float) -> None:
     check = NoiseCheck(sigma, grid=grid)
     for seed in range(15):
         noise = fed(gaussian(seed, 20, 1, 32, 32), sigma, grid=grid)
-        check._sample(noise, noise.numel())
+        check._sample(noise, torch.zeros_like(noise), noise.numel())
     check.verify()
 
 
@@ -173,7 +182,7 @@ def test_remembers_later_draws_where_they_are_sampled() -> None:
     assert noise_check._ALL_REMEMBERED < check._remembered < 12 * 128
     assert "repetition" not in refused(check)
     for _ in range(8):  # one of two or three is sampled
-        check.add(batches[-1])
+        feed(check, batches[-1])
     assert "repetition" in refused(check)
 
 
@@ -196,12 +205,12 @@ def test_samples_less_the_more_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
     check = NoiseCheck(0.5, grid=True)
     seen = []
     for _ in range(20):
-        check.add(noise)
+        feed(check, noise)
         seen.append(check.sampled)
     assert seen[0] <= 8_192 + noise.numel() // 256
     assert 0.5 < (seen[-1] - seen[0]) / (19 * noise.numel() / 256) < 1.1
     monkeypatch.setattr(noise_check, "_TOTAL", check.sampled)
-    check.add(noise)
+    feed(check, noise)
     assert check.sampled == seen[-1]
 
 
