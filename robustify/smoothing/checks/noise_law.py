@@ -34,15 +34,21 @@ References:
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, final
+from typing import final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.special import bdtr, bdtrc, ndtr
 from torch import Tensor
 
 from robustify.errors import InputError, ModelError
+from robustify.smoothing.checks.chances import (
+    Array,
+    coincidence,
+    divergence_chance,
+    divergence_of,
+    near_grid,
+    rounded_gaussian,
+)
 from robustify.types import Pixels
 
 FALSE_ALARM = 1e-6
@@ -69,8 +75,6 @@ _ALL_REMEMBERED = 1_024
 
 _FINE = 256
 """Steps per sigma to which float noise is rounded before draws are compared: mirrored draws round alike."""
-
-Array: TypeAlias = NDArray[Any]
 
 
 @final
@@ -123,7 +127,7 @@ class NoiseCheck:
         self._cells: Array = np.zeros(_CELLS, np.int64)
         self._pairs: Array = np.zeros((len(_DIRECTIONS), 3), np.int64)
         self._rng = np.random.Generator(np.random.Philox(key=0x0B5E55ED))
-        self._law: Array = _rounded(255 * sigma if grid else float(_FINE))
+        self._law: Array = rounded_gaussian(255 * sigma if grid else float(_FINE))
         self._below: Array = self._law.cumsum() - self._law
         self._leading = _values_to_tell_draws_apart(self._law)
         self._mixers: Array = self._rng.integers(2**63, size=self._leading, dtype=np.int64) * 2 + 1
@@ -238,8 +242,8 @@ class NoiseCheck:
         found = f"{self._on_grid:,} of {self.sampled:,} values within 1/20 step of a multiple of 1/255"
         if self.grid:
             return Finding("grid", found, "all", 1.0 if self._on_grid == self.sampled else 0.0)
-        share = _near_grid(255 * self.sigma)
-        return Finding("grid", found, f"{100 * share:.3g} %", _coincidence(self._on_grid, self.sampled, share))
+        share = near_grid(255 * self.sigma)
+        return Finding("grid", found, f"{100 * share:.3g} %", coincidence(self._on_grid, self.sampled, share))
 
     def _shape(self) -> Finding:
         counts = self._cells.reshape(32, -1).sum(axis=1)
@@ -249,21 +253,21 @@ class NoiseCheck:
         law = np.full(34, 1 / 32)
         law[:2] = 1 / _CELLS
         law[[2, -1]] -= 1 / _CELLS
-        divergence = _divergence(counts, law)
+        divergence = divergence_of(counts, law)
         found = f"a relative entropy to the Gaussian of {divergence / max(1, self.sampled):.2g} in 34 cells"
         expected = f"about {(len(law) - 1) / 2 / max(1, self.sampled):.2g}"
-        return Finding("shape", found, expected, _divergence_chance(divergence, len(law)))
+        return Finding("shape", found, expected, divergence_chance(divergence, len(law)))
 
     def _share(self, test: str, what: str, count: int, probability: float) -> Finding:
         found = f"{_percent(count, self.sampled)} of {self.sampled:,} values {what}"
-        chance = _coincidence(count, self.sampled, probability)
+        chance = coincidence(count, self.sampled, probability)
         return Finding(test, found, f"{100 * probability:.3g} %", chance)
 
     def _dependence(self) -> Iterator[Finding]:
         for direction, (n, unlike_sign, unlike_size) in zip(_DIRECTIONS, self._pairs.tolist(), strict=True):
             for what, unlike in (("sign", unlike_sign), ("size", unlike_size)):
                 found = f"{_percent(n - unlike, n)} of {n:,} pairs alike"
-                yield Finding(f"{what} of {direction}", found, "50 %", _coincidence(unlike, n, 0.5))
+                yield Finding(f"{what} of {direction}", found, "50 %", coincidence(unlike, n, 0.5))
 
     def _repetition(self) -> Finding:
         prints = self._prints[: self._remembered]
@@ -280,14 +284,6 @@ def _noise(noisy: Tensor, clean: Tensor, place: tuple[slice, ...]) -> Array:
     return noise
 
 
-def _rounded(scale: float) -> Array:
-    """Probabilities of the integers from -r to r under a rounded Gaussian of that many steps, r beyond 9 sigma."""
-    reach = math.ceil(9 * scale) + 1
-    edges = (np.arange(-reach, reach + 2) - 0.5) / scale
-    probabilities: Array = np.diff(ndtr(edges))
-    return probabilities
-
-
 def _values_to_tell_draws_apart(law: Array) -> int:
     """How many values two of the draws remembered agree on in size with chance below the level of one test."""
     middle = len(law) // 2
@@ -295,36 +291,6 @@ def _values_to_tell_draws_apart(law: Array) -> int:
     pairs = math.comb(_REMEMBERED, 2)
     # Half of the level is for prints of different draws that coincide: pairs / 2^64.
     return max(1, math.ceil(math.log(_LEVEL / 2 / pairs) / math.log(min(alike, 1 - 1e-9))))
-
-
-def _near_grid(scale: float) -> float:
-    """Chance that a Gaussian of that many steps is within 1/20 of an integer."""
-    # Beyond 3 steps it is 1/10 up to e^(-18 pi^2).
-    scale = min(scale, 3.0)
-    integers = np.arange(-30, 31)
-    return float((ndtr((integers + 0.05) / scale) - ndtr((integers - 0.05) / scale)).sum())
-
-
-def _coincidence(count: int, n: int, probability: float) -> float:
-    """Chance, twice that of the rarer side, of a binomial count at least as far out as this."""
-    if n == 0:
-        return 1.0
-    above = 1.0 if count == 0 else float(bdtrc(count - 1, n, probability))
-    return min(1.0, 2 * above, 2 * float(bdtr(count, n, probability)))
-
-
-def _divergence(counts: Array, law: Array) -> float:
-    """Number of values times the relative entropy of their frequencies to the law, in nats."""
-    seen = counts > 0
-    return float((counts[seen] * np.log(counts[seen] / (counts.sum() * law[seen]))).sum())
-
-
-def _divergence_chance(divergence: float, cells: int) -> float:
-    """Bound on the chance of so large a `_divergence`, for any number of values and any law on so many cells."""
-    freedom = cells - 1
-    if divergence <= freedom:
-        return 1.0
-    return math.exp(freedom * (1 + math.log(divergence / freedom)) - divergence)
 
 
 def _percent(count: int, n: int) -> str:
