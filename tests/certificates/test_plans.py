@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import binom
 
 from robustify.certificates.bounds import lower_bound
-from robustify.certificates.radii import gaussian_radius
 from robustify.certificates.plans import AdaptivePlan, Claim, FixedPlan, Look, Plan
+from robustify.certificates.radii import gaussian_radius
 from tests.certificates.conftest import PLANS, SIGMA
 
 

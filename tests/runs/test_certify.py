@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from robustify.certificates.rules import plan_of
 
 from robustify import Settings, SmoothedClassifier
-from robustify.certificates.radii import gaussian_radius, runner_up_bounds
 from robustify.certificates.plans import Look
-from robustify.certificates.rules import plan_of
+from robustify.certificates.radii import gaussian_radius, runner_up_bounds
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.runs.certify import certify_dataset
