@@ -216,8 +216,9 @@ def _binomial(n: int, p: float) -> NDArray[np.float64]:
     above, below = np.arange(mode, n), np.arange(mode, 0, -1)
     rising = np.cumprod((n - above) / (above + 1) * odds)
     falling = np.cumprod(below / (n - below + 1) / odds)
-    mass = np.concatenate([falling[::-1], [1.0], rising])
-    return mass / mass.sum()
+    mass: NDArray[np.float64] = np.concatenate([falling[::-1], [1.0], rising])
+    mass /= mass.sum()
+    return mass
 
 
 @lru_cache(maxsize=4096)

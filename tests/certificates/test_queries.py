@@ -1,10 +1,10 @@
 import pytest
+from tests.certificates.conftest import LEADER, PLANS, SIGMA
 
 from robustify.certificates.decisions import KnownLabelPlan
 from robustify.certificates.plans import AdaptivePlan, FixedPlan, Look, Plan
 from robustify.certificates.queries import ESTIMATION, SELECTION, Poll, Request, Transcript
 from robustify.errors import InputError
-from tests.certificates.conftest import LEADER, PLANS, SIGMA
 
 
 def transcribe(plan: Plan, votes: list[tuple[int, ...]], truth: int | None = None) -> Transcript:
