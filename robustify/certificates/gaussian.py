@@ -58,6 +58,7 @@ class Gaussian(Family):
         # all of them and no others: a default or an unknown setting would make another question of it
         if set(settings) != (expected := {field.name for field in fields(PLANS[rule])}):
             raise InputError(f"expected a plan {rule!r} to store {_listed(expected)}; got {_listed(settings)}")
+        settings |= {name: float(settings[name]) for name in ("sigma", "alpha", "slack")}
         if "radii" in settings:
             settings["radii"] = tuple(map(float, settings["radii"]))
         return PLANS[rule](**settings)
