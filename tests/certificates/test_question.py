@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from robustify.certificates.question import Question
@@ -22,7 +24,7 @@ def test_radii_are_sorted_and_doubles_removed() -> None:
         ({"alpha": 0.0}, "0 < alpha < 1"),
     ],
 )
-def test_options_that_cannot_be_used_are_refused(options: dict[str, float], text: str) -> None:
+def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(InputError, match=text):
         Question(**options)
 
