@@ -148,7 +148,6 @@ class KnownLabelPlan(LabelPlan):
 
     rule = "known label"
     label_from = "truth"
-    needs_truth = True
     note = "tested the true label"
     remark = (
         "Only the true label was tested: a certificate says that the smoothed classifier's label is the true one "

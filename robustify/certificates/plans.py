@@ -96,6 +96,10 @@ class GaussianPlan(Plan):
             )
 
     @property
+    def needs_truth(self) -> bool:
+        return self.label_from == "truth"
+
+    @property
     def views(self) -> tuple[View, ...]:
         return (View(self.sigma),)
 
