@@ -40,14 +40,14 @@ class Gaussian(Family):
         return (View(self.sigma),)
 
     def plan(self, question: Question, slack: Callable[[View], float]) -> GaussianPlan:
-        q, slack_of_votes = question, slack(self.views[0])
-        if q.n is not None:
-            return FixedPlan(self.sigma, q.alpha, q.n0, q.n, slack_of_votes)
-        if q.radius is None:
-            return AdaptivePlan(self.sigma, q.alpha, q.n0, q.n_max, slack_of_votes)
-        kind = _deciding(q)
-        n0 = q.n0 if kind.label_from == "selection" else 0
-        return kind(self.sigma, q.alpha, n0, q.n_max, slack_of_votes, q.radii)
+        of_votes = slack(self.views[0])
+        if question.n is not None:
+            return FixedPlan(self.sigma, question.alpha, question.n0, question.n, of_votes)
+        if question.radius is None:
+            return AdaptivePlan(self.sigma, question.alpha, question.n0, question.n_max, of_votes)
+        kind = _deciding(question)
+        n0 = question.n0 if kind.label_from == "selection" else 0
+        return kind(self.sigma, question.alpha, n0, question.n_max, of_votes, question.radii)
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> GaussianPlan:
@@ -55,7 +55,7 @@ class Gaussian(Family):
         rule = settings.pop("rule", None)
         if rule not in PLANS:
             raise InputError(f"expected the rule {', '.join(PLANS)}; got {rule!r}")
-        # all of them and no others: a default or an unknown setting would make another question of it
+        # exactly these: a missing or unknown setting would turn the plan into another question
         if set(settings) != (expected := {field.name for field in fields(PLANS[rule])}):
             raise InputError(f"expected a plan {rule!r} to store {_listed(expected)}; got {_listed(settings)}")
         settings |= {name: float(settings[name]) for name in ("sigma", "alpha", "slack")}

@@ -152,8 +152,8 @@ class CertifyQuery:
         if self.selection:
             counted.append(Tally(self.view, SELECTION, self.plan.n0, tuple(self.selection)))
         if self.looks:
-            votes, looks = tuple(self.votes), tuple(self.looks)
-            counted.append(Tally(self.view, ESTIMATION, self.n, votes, self.label, looks))
+            tested = Tally(self.view, ESTIMATION, self.n, tuple(self.votes), self.label, tuple(self.looks))
+            counted.append(tested)
         return tuple(counted)
 
     def _proven(self) -> bool:

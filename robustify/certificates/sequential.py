@@ -3,7 +3,7 @@ r"""Exact group-sequential tests: is a label's probability above a threshold, wi
 A test of :math:`H_0: p \le p_0` sees the number of successes :math:`H_k` among the first :math:`n_k` draws at
 looks :math:`n_1 < \dots < n_K` and rejects at the first look with :math:`H_k \ge c_k`. The boundaries are found one
 look after another. Let :math:`v` be the distribution, at :math:`p = p_0`, of the successes of the runs that have not
-been rejected yet, and :math:`A_k = \alpha k / K` the error that may be spent up to look :math:`k`. Then
+crossed a boundary yet, and :math:`A_k = \alpha k / K` the error that may be spent up to look :math:`k`. Then
 
 .. math:: c_k = \min\{c : \textstyle\sum_{h \ge c} v(h) \le A_k - \text{spent}\}.
 
@@ -44,7 +44,10 @@ from robustify.certificates.bounds import check_alpha
 from robustify.errors import InputError
 
 _ROUND_UP = 1 + 1e-9
+"""Factor on what is spent that outweighs the rounding errors of all sums."""
+
 _CUT = 1e-30
+"""Chance of a tail that is cut off, and counted as spent, after each step."""
 
 
 @final

@@ -6,7 +6,7 @@ import pytest
 from scipy.signal import convolve2d
 from scipy.stats import binom
 
-from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan
+from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan, sequential_bounds
 from robustify.certificates.family import Look
 from robustify.certificates.plans import NOTHING
 from robustify.certificates.sequential import group_sequential_test
@@ -92,6 +92,16 @@ def test_a_decision_tests_the_probability_that_its_radius_needs() -> None:
     assert plan.tests[0].p0 > NormalDist().cdf(0.5)
     slacked = replace(plan, slack=0.01)
     assert slacked.tests[0].p0 == pytest.approx(plan.tests[0].p0 + 0.01)
+
+
+def test_the_two_routes_of_a_decision_share_alpha() -> None:
+    plan = DecisionPlan(SIGMA, 0.05, 10, 2_000, radii=(0.1,))
+    looks = [Look(n, round(0.48 * n), round(0.26 * n)) for n in plan.schedule]
+    assert not plan.tests[0].crossed([look.label for look in looks])
+    proof = plan.prove(looks)
+    rest = sequential_bounds(looks, plan.schedule, alpha=plan.alpha - plan.tests[0].alpha)
+    assert proof.radius > 0.1
+    assert (proof.p_lower, proof.p_upper) == pytest.approx(rest, rel=1e-12)
 
 
 def test_an_abstaining_proof_has_no_radius() -> None:

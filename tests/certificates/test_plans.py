@@ -17,7 +17,7 @@ from tests.certificates.examples import PLANS, SIGMA
 def play(
     plan: GaussianPlan, p: tuple[float, ...], rng: np.random.Generator, *, to_the_end: bool = False
 ) -> list[tuple[Look, ...]]:
-    """Looks of one run with the first class as the label; every prefix, or up to where the plan stops."""
+    """All prefixes of the looks of a run that tests the first class, to the end or to where the plan stops."""
     votes, looks, seen = np.zeros(len(p), dtype=int), [], []
     for before, n in zip((0, *plan.schedule), plan.schedule, strict=False):
         votes += rng.multinomial(n - before, p)
@@ -41,7 +41,7 @@ def test_no_stopping_rule_makes_a_claim_false_more_often_than_alpha(plan: Gaussi
 
 
 def test_naive_peeking_would_fail_that_test() -> None:
-    """The guard above has teeth: fixed-n bounds read at every look of the adaptive plan."""
+    """The test above catches a plan that peeks: it reads fixed-n bounds at every look of the adaptive plan."""
     plan, rng, runs = AdaptivePlan(SIGMA, 0.1, 10, 20_000), np.random.default_rng(1), 600
     naive = FixedPlan(SIGMA, 0.1, 10, 20_000)
     false = sum(
@@ -87,7 +87,7 @@ def test_an_adaptive_plan_claims_at_its_end_only_what_fixed_draws_prove() -> Non
 
 @pytest.mark.parametrize("p", [0.5, 0.45, 0.3])
 def test_adaptive_claims_are_false_with_chance_at_most_alpha(p: float) -> None:
-    """Exactly, for two classes whose first is not the smoothed label; nobody gives up."""
+    """The exact chance for two classes, the first of which is not the smoothed label, if no run gives up."""
     plan, wrong = AdaptivePlan(SIGMA, 0.1, 20, 600), 0.0
     for votes in range(21):
         label = p if votes >= 10 else 1 - p

@@ -51,7 +51,7 @@ levels = st.floats(1e-4, 0.4)
 
 
 def paths(looks: tuple[int, ...], p: float) -> list[tuple[tuple[int, ...], Fraction]]:
-    """All counts that a run can show at its looks, each with its exact chance."""
+    """All possible counts of a run at its looks, each with its exact chance."""
     q, draws = Fraction(p), [b - a for a, b in zip((0, *looks), looks, strict=False)]
     found = []
     for new in product(*(range(n + 1) for n in draws)):
@@ -70,7 +70,7 @@ class Behaviour(NamedTuple):
 
 
 def behaviour(test: GroupSequentialTest, p: float) -> Behaviour:
-    """The exact behaviour of a test, by a program of its own; chances below 1e-25 are cut off."""
+    """The exact behaviour of a test, by an independent program; chances below 1e-25 are cut off."""
     p = 0.0 if p < 1e-30 else p  # SciPy overflows at the least chances
     alive, first, before, power, mean = np.ones(1), 0, 0, 0.0, 0.0
     for n, boundary in zip(test.looks, test.boundaries, strict=True):
@@ -90,7 +90,7 @@ def behaviour(test: GroupSequentialTest, p: float) -> Behaviour:
 
 
 def adversary(looks: tuple[int, ...], certifies: list[int], p: float) -> float:
-    """The greatest chance of a certificate that a rule for when to stop can reach, by backward induction."""
+    """The greatest chance of a certificate that any stopping rule can reach, by backward induction."""
     value = [float(h >= certifies[-1]) for h in range(looks[-1] + 1)]
     for n, after, least in zip(looks[-2::-1], looks[:0:-1], certifies[-2::-1], strict=True):
         steps = binom.pmf(range(after - n + 1), after - n, p)
@@ -202,7 +202,7 @@ def test_the_looks_may_spend_what_their_rule_allows() -> None:
 
 
 def nested_claims(tests: list[GroupSequentialTest], counts: tuple[int, ...]) -> int:
-    """How decisions count: a threshold only if all smaller ones have crossed too, at whichever look."""
+    """Number of thresholds that a decision claims: each needs all smaller ones to be crossed too, at any look."""
     return sum(1 for _ in takewhile(lambda test: test.crossed(counts), tests))
 
 
@@ -216,7 +216,7 @@ def nested_claims(tests: list[GroupSequentialTest], counts: tuple[int, ...]) -> 
 def test_nested_claims_are_false_with_chance_at_most_alpha(
     thresholds: list[float], alpha: float, p: float, exact: bool
 ) -> None:
-    """At any true p, also at a threshold itself, where the error is greatest."""
+    """The truth is any p, or a threshold itself, where the error is greatest."""
     truth = thresholds[1] if exact else p
     tests = [group_sequential_test(p0, alpha=alpha, looks=TINY) for p0 in thresholds]
     true = sum(p0 < truth for p0 in thresholds)
@@ -225,7 +225,7 @@ def test_nested_claims_are_false_with_chance_at_most_alpha(
 
 
 def leader_error(test: GroupSequentialTest) -> float:
-    """The chance that either of two equally likely classes ever crosses, by a program of its own."""
+    """The chance that either of two equally likely classes ever crosses, by an independent program."""
     alive, wrong, trials = {0: 1.0}, 0.0, 0
     for n, boundary in zip(test.looks, test.boundaries, strict=True):
         steps, after = binom.pmf(range(n - trials + 1), n - trials, 0.5), dict[int, float]()
@@ -256,7 +256,7 @@ def test_following_the_leader_has_the_published_error() -> None:
 @settings(deadline=None, max_examples=40)
 @given(p0=st.floats(0.5, 0.95), alpha=st.floats(1e-4, 0.05), shares=st.lists(st.floats(0, 1), min_size=1, max_size=5))
 def test_false_classes_together_cross_with_chance_at_most_alpha(p0: float, alpha: float, shares: list[float]) -> None:
-    """A union over classes, of whichever probabilities below the threshold."""
+    """The classes have any probabilities below the threshold, and their chances of crossing add up."""
     test = group_sequential_test(p0, alpha=alpha, looks=(16, 32, 64, 96), selection_free=True)
     ps = [min(p0, share / max(1.0, sum(shares))) for share in [*shares, 0.0]]
     assert sum(behaviour(test, p).power for p in ps) <= alpha
