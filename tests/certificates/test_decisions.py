@@ -6,10 +6,11 @@ import pytest
 from scipy.signal import convolve2d
 from scipy.stats import binom
 
+from robustify.certificates.anytime import sequential_lower_bound
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan, sequential_bounds
 from robustify.certificates.family import Look
 from robustify.certificates.plans import NOTHING
-from robustify.certificates.sequential import group_sequential_test
+from robustify.certificates.sequential import geometric_looks, group_sequential_test
 from robustify.errors import InputError
 from tests.certificates.examples import LEADER, SIGMA
 
@@ -102,6 +103,23 @@ def test_the_two_routes_of_a_decision_share_alpha() -> None:
     rest = sequential_bounds(looks, plan.schedule, alpha=plan.alpha - plan.tests[0].alpha)
     assert proof.radius > 0.1
     assert (proof.p_lower, proof.p_upper) == pytest.approx(rest, rel=1e-12)
+
+
+def test_bounds_on_label_and_rival_pay_half_of_alpha_each() -> None:
+    schedule = geometric_looks(600)
+    looks = [Look(n, round(0.7 * n), round(0.2 * n)) for n in schedule[:5]]
+    p_lower, p_upper = sequential_bounds(looks, schedule, alpha=0.02)
+    assert p_lower == sequential_lower_bound([look.label for look in looks], schedule, alpha=0.01)
+    others = sequential_lower_bound([look.n - look.rival for look in looks], schedule, alpha=0.01)
+    assert p_upper == pytest.approx(1 - others, rel=1e-12)
+    assert p_upper >= 1 - others
+
+
+def test_a_decision_shows_a_bound_on_votes_under_ideal_noise() -> None:
+    plan = DecisionPlan(SIGMA, 0.001, 10, 10_000, 0.01, radii=(0.25,))
+    proof = plan.prove([Look(n, n, 0) for n in plan.schedule])
+    assert NormalDist().cdf(0.5) < proof.p_lower < NormalDist().cdf(0.5) + 1e-8
+    assert 1 - proof.p_lower <= proof.p_upper < 1 - proof.p_lower + 1e-15
 
 
 def test_an_abstaining_proof_has_no_radius() -> None:
