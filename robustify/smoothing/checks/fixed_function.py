@@ -94,7 +94,7 @@ def probe(
         ModelError: If logits are never finite, or the same image's differ by more than rounding explains.
     """
 
-    levels = torch.tensor([sigmas[i % len(sigmas)] for i in range(PROBES)], device=device)
+    levels = torch.tensor([sigmas[i % len(sigmas)] for i in range(PROBES)], dtype=torch.float64)
     images = torch.stack([_noisy(i, shape, float(level)) for i, level in enumerate(levels)]).to(device)
     room = min(PROBES, (batch + 1) // 2)
     groups = [(images[i : i + room], _at(base, sigmas, levels[i : i + room], batch)) for i in range(0, PROBES, room)]
@@ -156,8 +156,8 @@ def _at(base: Callable[[Pixels, Levels], Logits], sigmas: Sequence[float], level
     def answer(pixels: Pixels, places: Tensor) -> Tensor:
         if len(sigmas) == 1:
             return base(pixels, sigmas[0])[places]
-        among = torch.full((batch,), sigmas[0], device=levels.device)
-        among[places] = levels
+        among = torch.full((batch,), sigmas[0], dtype=torch.float64)
+        among[places.cpu()] = levels
         return base(pixels, among)[places]
 
     return answer
