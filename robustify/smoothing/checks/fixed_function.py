@@ -106,7 +106,7 @@ def probe(
             "nothing could be certified.\n"
             "  Look for weights that are not finite, or numbers too large for float16; bfloat16 or float32 has room."
         )
-    scale = _power_of_two(float(expected[finite].abs().max()))
+    scale = _power_of_two(float(expected[finite].abs().max())) or 1.0  # all logits may be 0
     among_others = [
         torch.cat(found) for found in zip(*(_again(answer, group, batch) for group, answer in groups), strict=True)
     ]
@@ -212,6 +212,6 @@ def _refusal(seen: float, repeated: float, batch: int, rounding: float) -> str:
         )
         hint = "batch statistics, a maximum over the batch, per-tensor quantisation, or experts of limited capacity"
     return (
-        f"the denoiser and the classifier are together no fixed function of one image: {found}; rounding explains "
+        f"the base function, denoiser and all, is no fixed function of one image: {found}; rounding explains "
         f"{allowed:.2g}. Draws would not be independent and no certificate would hold.\n  Look for {hint}."
     )
