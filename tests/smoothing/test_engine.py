@@ -256,12 +256,18 @@ def test_each_image_of_a_mixed_batch_comes_with_its_own_level() -> None:
 
 
 def test_the_noise_of_each_view_is_shown_to_its_own_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched, fed = checks(2), {0: 0, 1: 0}
-    for view in fed:
-        count = lambda noisy, clean, view=view: fed.update({view: fed[view] + len(noisy)})  # noqa: E731
-        monkeypatch.setattr(watched.noise[view], "add", count)
+    watched, fed = checks(2), [0, 0]
+
+    def counter(view: int) -> Callable[[Tensor, Tensor], None]:
+        def count(noisy: Tensor, clean: Tensor) -> None:
+            fed[view] += len(noisy)
+
+        return count
+
+    for view in (0, 1):
+        monkeypatch.setattr(watched.noise[view], "add", counter(view))
     shared = Base(FirstPixel(), MARGIN, mixes=True)
     channels = [Channel(noise_law("grid", sigma), shared) for sigma in (0.25, 0.5)]
     engine: Engine[TwoViews] = Engine(channels, seed=SEED, batch=32, checks=watched)
     list(engine.run([Job(image(10 * i), f"{i}", TwoViews((40, 25))) for i in range(3)]))
-    assert fed == {0: 120, 1: 75}
+    assert fed == [120, 75]
