@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-from robustify.certificates.family import Bound, Look, Plan, Tally
-from robustify.certificates.queries import SELECTION, CertifyingQuery
+from robustify.certificates.family import Bound, Plan, Tally
+from robustify.certificates.queries import CertifyingQuery
+from robustify.certificates.tallied import Tallied
 from robustify.contract import InputContract, Numerics
 from robustify.errors import InputError
 from robustify.format import floor
@@ -41,7 +42,7 @@ class Provenance:
 
 @final
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Tallied):
     """Which label holds within which ℓ2 distance, and why.
 
     Arguments:
@@ -66,41 +67,6 @@ class Certificate:
     def abstained(self) -> bool:
         """Whether there is no certified label."""
         return self.label is None
-
-    @property
-    def p_lower(self) -> float:
-        """Lower bound on the label's probability under noise, in the first view."""
-        return self.bounds[0].p_lower
-
-    @property
-    def p_upper(self) -> float:
-        """Upper bound on every other class's probability under noise, in the first view."""
-        return self.bounds[0].p_upper
-
-    @property
-    def selection(self) -> tuple[int, ...]:
-        """Votes that chose the label, one count per class; none where it was known."""
-        return next((tally.votes for tally in self.tallies if tally.stage == SELECTION), ())
-
-    @property
-    def votes(self) -> tuple[int, ...]:
-        """Votes that certify the label, one count per class; draws that failed are missing from the sum."""
-        return self.tallies[-1].votes
-
-    @property
-    def looks(self) -> tuple[Look, ...]:
-        """What was known each time the votes that certify the label were looked at."""
-        return self.tallies[-1].looks
-
-    @property
-    def n(self) -> int:
-        """Number of draws that certify the label."""
-        return self.tallies[-1].draws
-
-    @property
-    def draws(self) -> int:
-        """Number of all draws of the image."""
-        return sum(tally.draws for tally in self.tallies)
 
     def radius_lp(self, p: float) -> float:
         """A radius in another norm, derived from the ℓ2 radius; no certificate of its own.

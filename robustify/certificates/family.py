@@ -124,6 +124,11 @@ class Plan(ABC):
 
     @property
     @abstractmethod
+    def slacks(self) -> tuple[float, ...]:
+        """By how much the chance of a vote may differ from that under ideal noise, for each view."""
+
+    @property
+    @abstractmethod
     def most_draws(self) -> int:
         """The most draws that one image can take, over all views and stages."""
 
