@@ -28,7 +28,7 @@ from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.verify.arithmetic import is_probability
 
-SAME = 1e-9
+_SAME = 1e-9
 """Relative difference up to which numbers are the same."""
 
 _OF_CLAIM = {"label", "radius", "p_lower", "p_upper"}
@@ -103,7 +103,7 @@ def _shares(run: Run) -> Iterator[Problem]:
     if number is not None and total is not None and not alpha <= total * 6 / (math.pi * number) ** 2:
         yield Problem("run.json", "alpha", alpha, f"at most 6 / (pi * {number})^2 of {total}")
     each = total if total is not None else alpha
-    if family is not None and not each * run.samples <= family * (1 + SAME):
+    if family is not None and not each * run.samples <= family * (1 + _SAME):
         yield Problem("run.json", "family_alpha", family, f"at least {each} for each image")
 
 
@@ -113,7 +113,7 @@ def _slacks(run: Run) -> Iterator[Problem]:
     dimensions = math.prod(run.contract.shape)
     for view, slack in zip(run.plan.views, run.plan.slacks, strict=True):
         least = 0.0 if run.soundness == "float" else bound(view.sigma, dimensions)
-        if not least * (1 - SAME) <= slack <= least * (1 + SAME):
+        if not least * (1 - _SAME) <= slack <= least * (1 + _SAME):
             yield Problem("run.json", "slack", slack, least)
 
 
@@ -167,4 +167,4 @@ def _changed(row: Row, own: Claim) -> Iterator[Problem]:
 
 
 def _same(stored: float, expected: float) -> bool:
-    return abs(stored - expected) <= SAME * abs(expected)
+    return abs(stored - expected) <= _SAME * abs(expected)

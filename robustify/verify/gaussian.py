@@ -46,7 +46,7 @@ from robustify.verify.arithmetic import (
     normal_quantile,
     upper_tail,
 )
-from robustify.verify.claims import SAME, Problem
+from robustify.verify.claims import Problem
 
 _ULP = Fraction(1, 2**51)
 """Rounding of a stored probability when the slack is subtracted."""
@@ -245,8 +245,6 @@ def _decided(row: Row, plan: RadiusPlan, own: Proof) -> Iterator[Problem]:
     if row.radius <= reached.radius * (1 + _RADIUS_ULP) or plan.label_from == "leader":
         yield from _by_test(row, plan, reached, own)
         return
-    if row.radius > own.radius * (1 + SAME):
-        yield Problem(row.sample, "radius", row.radius, f"at most {own.radius}")
     terms = _Terms(plan.sigma, Fraction(plan.slack), RUNNER_UP * plan.alpha, plan.schedule)
     yield from _bounded(row, terms, own, _refuted_by_look)
 
