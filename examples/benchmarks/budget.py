@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import typer
 
-from robustify.certificates.plans import AdaptivePlan, FixedPlan, Plan
-from robustify.certificates.queries import Transcript
+from robustify.certificates.plans import AdaptivePlan, FixedPlan, GaussianPlan
 
 CASES = (
     *((1.0, 0.0), (0.9999, 0.00005), (0.999, 0.0005), (0.99, 0.005), (0.95, 0.025), (0.9, 0.05), (0.8, 0.1)),
@@ -36,13 +35,13 @@ class Outcome(NamedTuple):
     share_of_radius: float
 
 
-def replay(plan: Plan, shares: np.ndarray, rng: np.random.Generator) -> tuple[int, float]:
+def replay(plan: GaussianPlan, shares: np.ndarray, rng: np.random.Generator) -> tuple[int, float]:
     """Draws taken and radius claimed for the first class in one imagined run."""
-    transcript = Transcript(plan, len(shares))
-    while (request := transcript.request) is not None:
-        transcript.answer(request, rng.multinomial(request.draws, shares).tolist())
-    radius = transcript.plan.claim(transcript.looks).radius
-    return plan.n0 + transcript.n, radius if transcript.guess == 0 else 0.0
+    query = plan.query(len(shares))
+    while (ask := query.ask()) is not None:
+        query.tell(ask, rng.multinomial(ask.draws, shares).tolist())
+    claim = plan.certify_votes(query.tallies)
+    return plan.n0 + query.n, claim.radius if claim.label == 0 else 0.0
 
 
 def compare(label: float, rival: float, n_max: int) -> Outcome:

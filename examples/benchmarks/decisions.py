@@ -16,7 +16,8 @@ import typer
 
 from robustify import Settings, certify_dataset, robustify
 from robustify.certificates.decisions import DecisionPlan
-from robustify.certificates.plans import FixedPlan, Look, Plan
+from robustify.certificates.family import Look
+from robustify.certificates.plans import FixedPlan, GaussianPlan
 from robustify.data import open_samples
 from robustify.runs.rows import Row
 from robustify.zoo import HELD_OUT
@@ -26,7 +27,7 @@ N = 100_000
 REPLAYS = 20
 
 
-def replay(plan: Plan, shares: np.ndarray, label: int, rng: np.random.Generator) -> tuple[int, float]:
+def replay(plan: GaussianPlan, shares: np.ndarray, label: int, rng: np.random.Generator) -> tuple[int, float]:
     """Draws taken and radius claimed in one imagined run; the last share is that of failed draws."""
     votes, looks = np.zeros(len(shares), dtype=np.int64), []
     for before, n in zip((0, *plan.schedule), plan.schedule, strict=False):
@@ -34,7 +35,7 @@ def replay(plan: Plan, shares: np.ndarray, label: int, rng: np.random.Generator)
         looks.append(Look(n, int(votes[label]), int(np.delete(votes, label).max())))
         if plan.decided(looks):
             break
-    return looks[-1].n, plan.claim(looks).radius
+    return looks[-1].n, plan.prove(looks).radius
 
 
 def compare(rows: list[Row], sigma: float, radius: float) -> dict[str, float]:

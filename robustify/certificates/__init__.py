@@ -1,4 +1,4 @@
-"""Certificates: arithmetic on integer counts, without tensors."""
+"""Certificates are arithmetic on integer counts: this package turns votes into proofs, without tensors."""
 
 from robustify.certificates.certificate import Certificate as Certificate
 from robustify.certificates.certificate import Provenance as Provenance

@@ -1,8 +1,8 @@
-r"""A bound on a label's probability that stays valid at whichever of its looks one stops.
+r"""A lower bound on a label's probability that may be read at several looks and holds wherever sampling stops.
 
-It holds at looks fixed in advance, and at the last one loses next to nothing to a bound that could not have stopped
-early. A bound to be read after every single draw (a mixture of likelihood ratios, Robbins 1970) would be looser from
-1,000 draws on by up to .018 in :math:`\Phi^{-1}` for probabilities up to .9; draws come in batches anyway.
+The looks are fixed in advance. At the last one the bound is almost as tight as a bound that is read only once. A bound
+that may be read after every single draw (a mixture of likelihood ratios, Robbins 1970) would be looser from 1,000
+draws on, by up to .018 in :math:`\Phi^{-1}` for probabilities up to .9, and draws come in batches anyway.
 
 References:
     Repeated Significance Tests on Accumulating Data, Armitage, McPherson, Rowe, 1969,
@@ -23,26 +23,26 @@ from robustify.certificates.sequential import check_looks, last_boundary
 from robustify.errors import InputError
 
 _EARLY = 3 / 4
-"""Of alpha, for the looks before the last, which really use at most about 0.3 of it."""
+"""Share of alpha for the looks before the last; the exact error that they make is at most about 0.3 of alpha."""
 
 
 def sequential_lower_bound(counts: Sequence[int], looks: tuple[int, ...], *, alpha: float) -> float:
-    r"""A bound to stop at any of the looks, which at the last is nearly Clopper and Pearson's.
+    r"""A lower bound that holds at every look; at the last one it is almost as tight as Clopper and Pearson's.
 
-    The looks before the last may err by three quarters of alpha, split evenly for Clopper-Pearson bounds of which
-    the best counts; a run without failures, which early looks cannot judge, takes half of all shares so far at once.
-    The last look gets all of alpha that the others do not really use: they are so correlated that they err less
-    often than their sum says, by how much is known exactly for each p0. With 71 looks up to 100,000 and alpha
-    .001 the last bound costs .0004 to .0016 in :math:`\Phi^{-1}` against Clopper and Pearson's, for p in [.6, .999].
+    The looks before the last share three quarters of alpha evenly. Each gives a Clopper-Pearson bound, and the best
+    of them counts. A run without failures, which single shares are too small to reward early, takes half of all
+    shares so far at once. The last look gets all of alpha that the earlier ones do not use up: their errors overlap,
+    and the chance of any error is computed exactly for each p0. With 71 looks up to 100,000 draws and alpha .001, the
+    last bound is .0004 to .0016 lower in :math:`\Phi^{-1}` than Clopper and Pearson's, for p in [.6, .999].
 
-    The claims are the points of a fixed grid, :math:`1 / (32 \sqrt{n_K})` apart on the scale of :math:`\Phi^{-1}`
-    and so within 1/40 of a standard error. Each point is tested at `alpha`, and is claimed only if all smaller
-    ones are refuted: a false claim needs the smallest false point to be refuted, which is one fixed test.
+    The bound is a point of a fixed grid whose steps are :math:`1 / (32 \sqrt{n_K})` in :math:`\Phi^{-1}`, which is
+    at most 1/40 of a standard error. Each point is tested at level `alpha`, and is claimed only if all smaller ones
+    are rejected too. A false claim therefore needs the smallest false point to be rejected, which is one fixed test.
 
     Arguments:
-        counts: Successes at the looks so far.
-        looks: All looks that may be made, fixed before the first draw.
-        alpha: Allowed chance that the bound, at whichever look, exceeds the true probability.
+        counts: Numbers of successes at the looks so far, at least one.
+        looks: Numbers of draws at all looks, increasing, fixed before the first draw.
+        alpha: Allowed chance, in (0, 1), that the bound exceeds the true probability at any look.
 
     Raises:
         InputError: If counts, looks or alpha are impossible.
@@ -67,7 +67,7 @@ def sequential_lower_bound(counts: Sequence[int], looks: tuple[int, ...], *, alp
 
 
 def _level(look: int, successes: int, looks: tuple[int, ...], alpha: float) -> float:
-    """The error that a bound at this look, counted from 0, may surely spend."""
+    """The share of alpha that the bound at this look, counted from 0, may always spend."""
     if look == len(looks) - 1:
         return alpha * (1 - _EARLY)
     share = alpha * _EARLY / (len(looks) - 1)
@@ -76,13 +76,13 @@ def _level(look: int, successes: int, looks: tuple[int, ...], alpha: float) -> f
 
 @lru_cache(maxsize=65536)
 def _last_boundary(p0: float, alpha: float, looks: tuple[int, ...]) -> int:
-    """The least count at the last look that refutes p0."""
+    """The smallest count at the last look that rejects p0."""
     early = np.array(looks[:-1], dtype=np.int64)
-    low, high = np.zeros_like(early), early + 1  # the least count that a share can pay for lies in (low, high]
+    low, high = np.zeros_like(early), early + 1  # the smallest count that a share can pay for lies in (low, high]
     while np.any(high - low > 1):
         middle = (low + high) // 2
-        refutes = betainc(middle, early - middle + 1, p0) <= _level(0, 0, looks, alpha)
-        low, high = np.where(refutes, low, middle), np.where(refutes, middle, high)
+        rejects = betainc(middle, early - middle + 1, p0) <= _level(0, 0, looks, alpha)
+        low, high = np.where(rejects, low, middle), np.where(rejects, middle, high)
     boundaries = high.tolist()
     for look, n in enumerate(looks[:-1]):
         if p0**n <= _level(look, n, looks, alpha):
@@ -92,4 +92,5 @@ def _last_boundary(p0: float, alpha: float, looks: tuple[int, ...]) -> int:
 
 
 def _grid(point: int, step: float) -> float:
+    """The probability at a point of the grid."""
     return float(ndtr(point * step))

@@ -12,11 +12,16 @@ from scipy.special import betaincinv
 from robustify.errors import InputError
 
 _SAFETY = 1 - 1e-9
-"""Shrinks alpha by more than the error of `betaincinv` (relative 2e-12), so that rounding can't loosen a bound."""
+"""Factor on alpha that outweighs the relative error of `betaincinv`, 2e-12, so that rounding cannot loosen a bound."""
 
 
 def lower_bound(successes: int, trials: int, *, alpha: float) -> float:
-    """A number that exceeds the true probability with chance at most `alpha`.
+    """A lower bound on a probability, which exceeds the true one with chance at most `alpha`.
+
+    Arguments:
+        successes: Number of successes, 0 to `trials`.
+        trials: Number of independent trials, positive.
+        alpha: Allowed chance that the bound is wrong, in (0, 1).
 
     Raises:
         InputError: If the counts or alpha are impossible.
@@ -29,12 +34,17 @@ def lower_bound(successes: int, trials: int, *, alpha: float) -> float:
 
 
 def upper_bound(successes: int, trials: int, *, alpha: float) -> float:
-    """A number that falls below the true probability with chance at most `alpha`.
+    """An upper bound on a probability, which falls below the true one with chance at most `alpha`.
+
+    Arguments:
+        successes: Number of successes, 0 to `trials`.
+        trials: Number of independent trials, positive.
+        alpha: Allowed chance that the bound is wrong, in (0, 1).
 
     Raises:
         InputError: If the counts or alpha are impossible.
     """
-    # Successes and failures swap roles; subtracting from 1 rounds, so one ulp goes on top.
+    # successes and failures swap roles; the subtraction from 1 may round down, so one ulp is added
     return min(1.0, math.nextafter(1 - lower_bound(trials - successes, trials, alpha=alpha), 2.0))
 
 

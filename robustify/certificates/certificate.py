@@ -1,4 +1,4 @@
-"""The certificate: a frozen value that explains itself."""
+"""The certificate of one image: a label, a radius, and everything that they depend on."""
 
 import math
 from dataclasses import dataclass
@@ -15,18 +15,19 @@ from robustify.format import floor
 @final
 @dataclass(frozen=True)
 class Provenance:
-    """Everything that a certificate's claim depends on besides image and votes.
+    """Everything that a certificate's claim depends on besides the image and its votes.
 
     Arguments:
         plan: The question, fixed before the first draw: noise levels, alpha, numbers of draws.
-        seed: Seed of the noise, 128 bits.
-        fresh: Whether the seed came from the operating system; a given seed makes a reproduction.
-        soundness: "grid": noise in whole 1/255 on an 8-bit image. "float": true in real arithmetic only.
-        contract: The space in which noise was added.
-        classifier: SHA-256 of weights, layers and preprocessing.
-        denoiser: SHA-256 of weights, layers and schedule.
-        numerics: How the networks compute; another precision is another classifier.
-        batch: Images per forward pass.
+        seed: Seed of the noise, 0 to 2**128 - 1.
+        fresh: Whether the seed came from the operating system, as a proof needs; otherwise it was given.
+        soundness: "grid" for noise in whole multiples of 1/255 on an 8-bit image; "float" for a claim that holds in
+            real arithmetic only.
+        contract: The space in which noise was added and the radius is measured.
+        classifier: SHA-256 of the classifier's weights, layers and preprocessing.
+        denoiser: SHA-256 of the denoiser's weights, layers and schedule.
+        numerics: Precision and compilation of the networks; another precision is another classifier.
+        batch: Number of images per forward pass.
     """
 
     plan: Plan
@@ -43,16 +44,16 @@ class Provenance:
 @final
 @dataclass(frozen=True)
 class Certificate(Tallied):
-    """Which label holds within which ℓ2 distance, and why.
+    """A label, the ℓ2 distance within which it holds, and the votes that prove it.
 
     Arguments:
-        sample: Name of the image within the seed; it gives the image's noise.
+        sample: Name of the image; with the seed, it determines the image's noise.
         label: Index of the certified class; None where the classifier abstains.
-        name: Its name; None where it abstains.
-        radius: In [0, 1] pixel units, exclusive; 0 where it abstains.
-        bounds: Bounds on the label's and on any other class's probability, for each view.
-        tallies: The votes that chose the label and those that certify it, with what was known at each look.
-        provenance: What else the claim depends on.
+        name: Name of that class; None where the classifier abstains.
+        radius: ℓ2 radius in [0, 1] pixels, exclusive; 0 where the classifier abstains.
+        bounds: Bounds on the probabilities of the label and of every other class, one per view.
+        tallies: Votes that chose the label and votes that certify it, with the counts at each look.
+        provenance: Everything else that the claim depends on.
     """
 
     sample: str
@@ -65,16 +66,17 @@ class Certificate(Tallied):
 
     @property
     def abstained(self) -> bool:
-        """Whether there is no certified label."""
+        """Whether no label is certified."""
         return self.label is None
 
     def radius_lp(self, p: float) -> float:
-        """A radius in another norm, derived from the ℓ2 radius; no certificate of its own.
+        """A radius in the ℓp norm, which follows from the ℓ2 radius alone.
 
-        With d pixels, no vector's ℓ2 norm exceeds its ℓp norm for p <= 2, nor d^(1/2 - 1/p) times it for p > 2.
+        With d values per image, the ℓ2 norm of a change is at most its ℓp norm for p <= 2, and at most
+        d^(1/2 - 1/p) times its ℓp norm for p > 2.
 
         Arguments:
-            p: At least 1; `math.inf` for the largest change of any pixel.
+            p: Order of the norm, at least 1; `math.inf` for the largest change of any pixel.
 
         Raises:
             InputError: If p is less than 1.
@@ -87,7 +89,7 @@ class Certificate(Tallied):
         return self.radius * shrink * (1 - 1e-12)
 
     def holds(self, label: int, *, at: float) -> bool:
-        """Whether `label` is certified against every change of ℓ2 norm up to and including `at`."""
+        """Whether `label` is certified against every change whose ℓ2 norm, in [0, 1] pixels, is at most `at`."""
         return self.label is not None and self.label == label and self.radius > at
 
     def __str__(self) -> str:
@@ -108,7 +110,14 @@ class Certificate(Tallied):
 
 
 def conclude(query: CertifyingQuery, *, sample: str, provenance: Provenance, labels: tuple[str, ...]) -> Certificate:
-    """The certificate that a query's tallies prove; it abstains where they prove no radius."""
+    """The certificate that a query's tallies prove; it abstains where they prove no radius.
+
+    Arguments:
+        query: A query of the provenance's plan that asks for nothing more.
+        sample: Name of the image.
+        provenance: Everything else that the claim depends on.
+        labels: One name per class.
+    """
     tallies = query.tallies
     claim = provenance.plan.certify_votes(tallies)
     name = None if claim.label is None else labels[claim.label]

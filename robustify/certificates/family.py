@@ -1,9 +1,9 @@
-"""What every kind of proof has in common: views, plans, tallies, claims, and the families themselves.
+"""The pieces that all kinds of proof share: views, tallies, claims, plans, and families of certificates.
 
-A family of certificates is a frozen settings object, such as `Gaussian(sigma)`. Asked a question, it makes a *plan*,
+A *family* of certificates is a frozen settings object, such as `Gaussian(sigma)`. Given a question, it makes a *plan*,
 which is fixed before the first draw. For each image the plan makes a *query*, which asks for draws and is told their
-votes; what was counted is kept as *tallies*, from which alone `certify_votes` proves a *claim*. Engine, runs, status,
-reports and verification work with these pieces and never ask which family they belong to.
+votes. The counts are kept as *tallies*, and `certify_votes` proves a *claim* from them alone. The engine, runs,
+status, reports and verification use these pieces and never ask which family they belong to.
 """
 
 from abc import ABC, abstractmethod
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from robustify.certificates.question import Question
 
 PIPELINE = "pipeline"
-"""The base function of most views: denoise, then classify."""
+"""Name of the base function of most views: denoise, then classify."""
 
 
 @final
 @dataclass(frozen=True)
 class View:
-    """What a draw is: noise of one standard deviation, and the base function that is shown it.
+    """The recipe of a draw: noise of one standard deviation is added, and one base function sees the result.
 
     Arguments:
-        sigma: Standard deviation of the noise, in [0, 1] pixels.
+        sigma: Standard deviation of the noise, in [0, 1] pixels; 0 where no noise is added.
         base: Name of the base function.
     """
 
@@ -37,7 +37,13 @@ class View:
 
 
 class Look(NamedTuple):
-    """What was counted after `n` draws: votes for the label and for its strongest rival, which gets failed draws."""
+    """The counts after the first `n` draws.
+
+    Arguments:
+        n: Number of draws so far.
+        label: Votes for the label that is tested.
+        rival: Votes for the strongest other class, plus the draws that failed.
+    """
 
     n: int
     label: int
@@ -48,12 +54,12 @@ class Tally(NamedTuple):
     """The votes of one stage of one view.
 
     Arguments:
-        view: Index of the view among those of the plan.
-        stage: What the draws were for: "selection" or "estimation".
-        draws: Number of draws; 0 where the votes are some of another tally's.
+        view: Index of the view within the plan's `views`.
+        stage: Purpose of the draws: "selection" chose the label, "estimation" tested it.
+        draws: Number of draws; 0 where the same draws are already counted in another tally.
         votes: One count per class; draws that failed are missing from the sum.
-        label: Index of the class that the looks are about; None where nobody looked.
-        looks: What was counted each time the votes were looked at.
+        label: Index of the class that was tested; None where none was.
+        looks: Counts at each point where the votes were read, in order.
     """
 
     view: int
@@ -81,8 +87,8 @@ class Claim(NamedTuple):
 
     Arguments:
         label: Index of the certified class; None where no radius is proven.
-        radius: ℓ2, in [0, 1] pixels; no change of a smaller norm changes the label. 0 where there is none.
-        bounds: Bounds that the radius rests on, one a view.
+        radius: ℓ2 radius in [0, 1] pixels: no change of a smaller norm changes the label. 0 where none is proven.
+        bounds: Bounds that the radius rests on, one per view; empty for a proof without probabilities.
     """
 
     label: int | None
@@ -91,9 +97,10 @@ class Claim(NamedTuple):
 
 
 class Plan(ABC):
-    """What is asked of every image of a run, and what the answers prove; fixed before the first draw.
+    """The question that a run asks about every image, and the proof that turns votes into an answer.
 
-    Its claims hold with chance at least 1 - alpha, however and whenever its queries stop.
+    A plan is fixed before the first draw. A claim is false with chance at most `alpha` per image, whenever and for
+    whatever reason its query stops.
     """
 
     family: ClassVar[str]
@@ -102,25 +109,33 @@ class Plan(ABC):
     rule: ClassVar[str]
     """Name of this kind of plan in stored runs."""
 
-    needs_truth: ClassVar[bool] = False
-    """Whether the true label is tested, which must then be known."""
-
-    exact: ClassVar[bool] = False
-    """Whether every image takes `most_draws`, never fewer."""
-
-    note: ClassVar[str] = ""
-    """A remark for each certificate, such as "tested the true label"; empty where there is nothing to say."""
-
-    remark: ClassVar[str] = ""
-    """What the run's certificates say besides the usual, as a sentence; empty where nothing."""
-
     alpha: float
-    """Allowed chance of a false claim, for each image."""
+    """Allowed chance of a false claim, for each image; 0 for a proof without chance."""
+
+    @property
+    def needs_truth(self) -> bool:
+        """Whether the plan tests the true label, which must then be known."""
+        return False
+
+    @property
+    def exact(self) -> bool:
+        """Whether every image takes `most_draws`, never fewer."""
+        return False
+
+    @property
+    def note(self) -> str:
+        """A few words that each certificate adds, such as "tested the true label"; usually empty."""
+        return ""
+
+    @property
+    def remark(self) -> str:
+        """A sentence that summaries of a run add about its certificates; usually empty."""
+        return ""
 
     @property
     @abstractmethod
     def views(self) -> tuple[View, ...]:
-        """The views whose draws are asked for."""
+        """The views that queries draw from; tallies and bounds refer to them by index."""
 
     @property
     @abstractmethod
@@ -130,51 +145,54 @@ class Plan(ABC):
     @property
     @abstractmethod
     def most_draws(self) -> int:
-        """The most draws that one image can take, over all views and stages."""
+        """Largest number of draws that one image can take, over all views and stages."""
 
     @property
     @abstractmethod
     def radii(self) -> tuple[float, ...]:
-        """Radii that are decided, yes or no, increasing; none where the largest radius is asked for."""
+        """ℓ2 radii, increasing, that the plan decides, yes or no; empty where it seeks the largest radius."""
 
     @property
     def scale(self) -> float:
-        """A length in which radii are worth reporting: the largest standard deviation of the views' noise."""
-        return max(view.sigma for view in self.views)
+        """Largest sigma of the views, in [0, 1] pixels, by which reports space their radii; 0 without noise."""
+        return max((view.sigma for view in self.views), default=0.0)
 
     @abstractmethod
     def query(self, classes: int, truth: int | None = None) -> "CertifyingQuery":
-        """The query of one image.
+        """A new query about one image.
 
         Arguments:
             classes: Number of classes.
-            truth: Index of the true label, for a plan that needs it.
+            truth: Index of the true label, 0 to classes - 1, where `needs_truth`; None otherwise.
 
         Raises:
-            InputError: If the plan needs the true label and there is none, or the other way round.
+            InputError: If `truth` is missing, out of range, or given to a plan that does not need it.
         """
 
     @abstractmethod
     def certify_votes(self, tallies: Sequence[Tally]) -> Claim:
-        """What a query's tallies prove."""
+        """The claim that a query's tallies prove; a claim of radius 0 where they prove nothing."""
 
     @abstractmethod
     def stored(self) -> dict[str, Any]:
-        """The plan as JSON-able data, which the family's `read` turns back into the plan."""
+        """The plan as data that JSON can hold; the family's `read` turns it back into an equal plan."""
 
     @abstractmethod
     def __str__(self) -> str:
-        """The question, in a few words."""
+        """The question in a few words, such as "n up to 10,000"."""
 
 
 class Family(ABC):
-    """A kind of proof: frozen settings that users write, found by name in the entry-point group."""
+    """A kind of proof, as frozen settings that users write.
+
+    Families are found by name in the entry-point group `robustify.certificates`.
+    """
 
     name: ClassVar[str]
     """Name of the entry point."""
 
     checker: ClassVar[str]
-    """`module:function` of the independent arithmetic that `robustify.verify` applies to a row and its plan."""
+    """Independent arithmetic, as "module:function", with which `robustify.verify` checks a stored row and its plan."""
 
     @property
     @abstractmethod
@@ -186,11 +204,12 @@ class Family(ABC):
         """The plan that answers a question.
 
         Arguments:
-            question: What users ask, and the chance of error they allow.
-            slack: By how much the chance of a vote in a view may differ from that under ideal noise.
+            question: The user's question, with the chance of error that is allowed.
+            slack: Gives, for a view, the largest difference between the chance of a vote under the noise that is
+                drawn and under ideal noise.
 
         Raises:
-            InputError: If the question could never be answered.
+            InputError: If no votes could ever answer the question with a certificate.
         """
 
     @classmethod
@@ -199,7 +218,8 @@ class Family(ABC):
         """The plan that `Plan.stored` described.
 
         Raises:
-            InputError: If it describes none.
+            InputError: If the data describes no plan of this family. `read_plan` also accepts KeyError, TypeError
+                and ValueError for that.
         """
 
 
@@ -210,17 +230,21 @@ def _problem(entry: object) -> str | None:
 
 
 CERTIFICATES: Registry[type[Family]] = Registry("certificate family", "robustify.certificates", _problem)
-"""Families by name: those of this package and of plugins."""
+"""Certificate families by name, those of this package and those of plugins."""
 
 
 def read_plan(family: str, stored: Mapping[str, Any]) -> Plan:
     """The plan of a stored run.
 
+    Arguments:
+        family: Name of the certificate family.
+        stored: Data that `Plan.stored` gave.
+
     Raises:
-        PluginError: If the family is not installed.
+        PluginError: If the family is unknown, not installed or broken.
         RunError: If the data describes no plan of that family.
     """
     try:
         return CERTIFICATES.find(family).read(stored)
     except (InputError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"the stored plan describes no possible question of the family {family!r}: {error}") from error
+        raise RunError(f"cannot read the stored plan of the certificate family {family!r}: {error}") from error

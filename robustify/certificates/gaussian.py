@@ -1,12 +1,12 @@
-"""The standard family: Gaussian noise of one level.
+"""The standard certificate family: Gaussian noise of one standard deviation.
 
 References:
     Certified Adversarial Robustness via Randomized Smoothing, Cohen, Rosenfeld, Kolter, 2019,
     https://arxiv.org/abs/1902.02918
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, final
 
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan, RadiusPlan
@@ -24,10 +24,10 @@ PLANS: dict[str, type[GaussianPlan]] = {
 @final
 @dataclass(frozen=True)
 class Gaussian(Family):
-    """An ℓ2 radius from Gaussian noise of one standard deviation.
+    """Certificates of an ℓ2 radius from Gaussian noise of one standard deviation.
 
     Arguments:
-        sigma: Standard deviation of the noise, in [0, 1] pixels.
+        sigma: Standard deviation of the noise, in [0, 1] pixels, positive.
     """
 
     name = "gaussian"
@@ -40,29 +40,36 @@ class Gaussian(Family):
         return (View(self.sigma),)
 
     def plan(self, question: Question, slack: Callable[[View], float]) -> GaussianPlan:
-        q, slack_of_votes = question, slack(self.views[0])
-        if q.n is not None:
-            return FixedPlan(self.sigma, q.alpha, q.n0, q.n, slack_of_votes)
-        if q.radius is None:
-            return AdaptivePlan(self.sigma, q.alpha, q.n0, q.n_max, slack_of_votes)
-        kind = _deciding(q)
-        n0 = q.n0 if kind.label_from == "selection" else 0
-        return kind(self.sigma, q.alpha, n0, q.n_max, slack_of_votes, q.radii)
+        of_votes = slack(self.views[0])
+        if question.n is not None:
+            return FixedPlan(self.sigma, question.alpha, question.n0, question.n, of_votes)
+        if question.radius is None:
+            return AdaptivePlan(self.sigma, question.alpha, question.n0, question.n_max, of_votes)
+        kind = _deciding(question)
+        n0 = question.n0 if kind.label_from == "selection" else 0
+        return kind(self.sigma, question.alpha, n0, question.n_max, of_votes, question.radii)
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> GaussianPlan:
-        rule = stored["rule"]
+        settings = dict(stored)
+        rule = settings.pop("rule", None)
         if rule not in PLANS:
             raise InputError(f"expected the rule {', '.join(PLANS)}; got {rule!r}")
-        numbers: dict[str, Any] = {name: float(stored[name]) for name in ("sigma", "alpha", "slack")}
-        numbers |= {name: stored[name] for name in ("n0", "n")}
-        if issubclass(PLANS[rule], RadiusPlan):
-            numbers["radii"] = tuple(map(float, stored["radii"]))
-        return PLANS[rule](**numbers)
+        # exactly these: a missing or unknown setting would turn the plan into another question
+        if set(settings) != (expected := {field.name for field in fields(PLANS[rule])}):
+            raise InputError(f"expected a plan {rule!r} to store {_listed(expected)}; got {_listed(settings)}")
+        settings |= {name: float(settings[name]) for name in ("sigma", "alpha", "slack")}
+        if "radii" in settings:
+            settings["radii"] = tuple(map(float, settings["radii"]))
+        return PLANS[rule](**settings)
 
 
 def _deciding(question: Question) -> type[RadiusPlan]:
-    """The kind of plan that decides radii as the question wants them decided."""
+    """The kind of plan that decides radii in the way that the question asks for."""
     if question.known_label:
         return KnownLabelPlan
     return LeaderPlan if question.n0 == 0 else DecisionPlan
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,4 +1,4 @@
-"""Prediction without a radius: the leading class, or abstention where two classes cannot be told apart.
+"""Prediction without a radius: the leading class, or abstention where the votes do not settle which class leads.
 
 References:
     Certified Adversarial Robustness via Randomized Smoothing, Cohen, Rosenfeld, Kolter, 2019,
@@ -12,21 +12,21 @@ from typing import final
 
 from scipy.special import bdtrc, betainc
 
-from robustify.certificates.radii import strongest_rival
+from robustify.certificates.radii import leading_class, strongest_rival
 
 
 @final
 @dataclass(frozen=True)
 class Prediction:
-    """A label that differs from the ideal smoothed classifier's with chance at most `alpha`.
+    """A label that differs from the smoothed classifier's label under ideal noise with chance at most `alpha`.
 
     Arguments:
         label: Index of the class; None where the classifier abstains.
         name: Its name; None where it abstains.
-        p_value: Of the two-sided test that the two leading classes are equally likely.
-        votes: One count per class.
-        n: Draws.
-        alpha: Allowed chance of a wrong label.
+        p_value: P-value of the two-sided test that the two leading classes are equally likely.
+        votes: One count per class; draws that failed are missing from the sum.
+        n: Number of draws.
+        alpha: Allowed chance of a wrong label, in (0, 1).
     """
 
     label: int | None
@@ -45,12 +45,20 @@ class Prediction:
 def predict_votes(
     votes: Sequence[int], labels: Sequence[str], *, n: int, alpha: float, slack: float = 0.0
 ) -> Prediction:
-    """Tests the leading class against its runner-up; failed draws count for the runner-up.
+    """The leading class, if a test against its runner-up is certain enough; draws that failed count for the runner-up.
 
-    Each vote may differ from one under ideal noise with chance `slack`. As many votes as may differ, but with
-    chance alpha / 100, are taken from the leader and given to the runner-up; the rest of alpha pays for the test.
+    Each vote may differ from a vote under ideal noise with chance `slack`. Except with chance alpha / 100, no more than
+    a certain number of the votes differ; so many are moved from the leader to the runner-up. The rest of alpha pays for
+    the test.
+
+    Arguments:
+        votes: One count per class; draws that failed are missing from the sum.
+        labels: One name per class.
+        n: Number of draws.
+        alpha: Allowed chance of a wrong label, in (0, 1).
+        slack: Largest difference between the chance of a vote under the noise that is drawn and under ideal noise.
     """
-    leader = max(range(len(votes)), key=votes.__getitem__)
+    leader = leading_class(votes)
     flips = 0
     while slack > 0 and bdtrc(flips, n, slack) > alpha / 100:
         flips += 1
@@ -68,7 +76,7 @@ def predict_votes(
 
 
 def binomial_test(first: int, second: int) -> float:
-    """Two-sided exact p-value that `first` and `second` are fair coin flips; `first >= second` or it is 1."""
+    """The exact two-sided p-value of these counts of heads and tails of a fair coin; 1 unless `first` is larger."""
     if first <= second:
         return 1.0
     return min(1.0, 2 * float(betainc(first, second + 1, 0.5)))

@@ -1,22 +1,28 @@
-"""Queries: what is asked of one image, draw by draw, and what was answered. Pure counting, without tensors."""
+"""Queries ask for the draws of one image and are told their votes; pure counting, without tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol, final, runtime_checkable
 
 from robustify.certificates.family import Look, Tally
-from robustify.certificates.radii import strongest_rival
+from robustify.certificates.radii import leading_class, strongest_rival
 from robustify.errors import InputError
 
 if TYPE_CHECKING:
     from robustify.certificates.plans import GaussianPlan
 
 SELECTION, ESTIMATION, PREDICTION = "selection", "estimation", "prediction"
-"""Stages; their draws are disjoint by construction."""
+"""Stages; draws of different stages are never the same."""
 
 
 class Ask(NamedTuple):
-    """The next so many draws of a view, for a stage."""
+    """A request for the next draws of one view and stage.
+
+    Arguments:
+        view: Index of the view within the plan's `views`.
+        stage: Purpose of the draws: "selection", "estimation" or "prediction".
+        draws: Number of draws, positive.
+    """
 
     view: int
     stage: str
@@ -25,34 +31,34 @@ class Ask(NamedTuple):
 
 @runtime_checkable
 class Query(Protocol):
-    """Something that asks for draws and is told their votes."""
+    """Questions about one image: `ask` says which draws are needed, `tell` takes their votes."""
 
     classes: int
 
     def ask(self) -> Ask | None:
-        """What to draw next; None once nothing more is asked."""
+        """The draws that are needed next, the same until their votes are told; None once there are enough."""
 
     def tell(self, ask: Ask, votes: Sequence[int]) -> None:
-        """Takes the votes, one count per class, of exactly the draws asked for."""
+        """Takes the votes, one count per class, of exactly the draws that `ask` describes."""
 
 
 @runtime_checkable
 class CertifyingQuery(Query, Protocol):
-    """A query that keeps what its plan needs to prove a claim."""
+    """A query that keeps the counts from which its plan proves a claim."""
 
     @property
     def tallies(self) -> tuple[Tally, ...]:
-        """Everything that was counted."""
+        """All counts so far, in the order in which their stages began."""
 
 
 @final
 @dataclass
 class PredictQuery:
-    """One question: how do `n` draws vote?
+    """A single question: how do `n` draws vote?
 
     Arguments:
         classes: Number of classes.
-        n: Number of draws.
+        n: Number of draws, positive.
     """
 
     classes: int
@@ -60,7 +66,7 @@ class PredictQuery:
     votes: list[int] = field(init=False, default_factory=list)
 
     def ask(self) -> Ask | None:
-        """The draws, once."""
+        """All draws at once; None once their votes are known."""
         return None if self.votes else Ask(0, PREDICTION, self.n)
 
     def tell(self, ask: Ask, votes: Sequence[int]) -> None:
@@ -72,18 +78,19 @@ class PredictQuery:
 @final
 @dataclass
 class CertifyQuery:
-    """The questions that a plan of one noise level asks of one image, and the votes so far.
+    """The draws that a plan of one noise level asks for, for one image, and their votes so far.
 
-    Draws that fail (logits not finite, or tied) vote for nobody and count for the strongest rival.
+    A draw fails where its logits are not finite or two of them tie for the lead. It votes for no class, and counts
+    for the strongest rival.
 
     Arguments:
-        plan: What is asked.
+        plan: The question.
         classes: Number of classes.
-        truth: Index of the true label, for a plan that tests it and no other.
-        view: Index of the view to draw from.
+        truth: Index of the true label, 0 to classes - 1, for a plan that tests it; None for any other.
+        view: Index of the view to draw from, for a plan that is part of one with several views.
 
     Raises:
-        InputError: If the plan tests the true label and there is none, or the other way round.
+        InputError: If `truth` is missing, out of range, or given to a plan that chooses the label itself.
     """
 
     plan: "GaussianPlan"
@@ -93,6 +100,7 @@ class CertifyQuery:
     selection: list[int] = field(init=False, default_factory=list)
     votes: list[int] = field(init=False)
     looks: list[Look] = field(init=False, default_factory=list)
+    _testing: "GaussianPlan" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.plan.needs_truth != (self.truth is not None):
@@ -101,48 +109,52 @@ class CertifyQuery:
         if self.truth is not None and not 0 <= self.truth < self.classes:
             raise InputError(f"expected a true label from 0 to {self.classes - 1}; got {self.truth}")
         self.votes = [0] * self.classes
+        self._testing = self.plan
 
     @property
     def n(self) -> int:
-        """Draws of the estimation so far."""
+        """Number of draws so far that test the label."""
         return self.looks[-1].n if self.looks else 0
 
     @property
     def label(self) -> int:
-        """The class that is tested: the true one, or the one that the selection chose."""
-        return self.truth if self.truth is not None else max(range(self.classes), key=self.selection.__getitem__)
+        """Index of the class that is tested: the true one, or the one that the selection chose, once it did."""
+        return leading_class(self.selection) if self.truth is None else self.truth
 
     def ask(self) -> Ask | None:
-        """What to draw next; None once nothing more is asked."""
+        """The draws that are needed next, the same until their votes are told; None once there are enough."""
         if self.plan.label_from == "selection" and not self.selection:
             return Ask(self.view, SELECTION, self.plan.n0)
-        if self.n == self.plan.n or (self.looks and self.plan.decided(self.looks)):
+        if self.n == self._testing.n or (self.looks and self._testing.decided(self.looks)):
             return None
-        return Ask(self.view, ESTIMATION, self.plan.schedule[len(self.looks)] - self.n)
+        return Ask(self.view, ESTIMATION, self._testing.schedule[len(self.looks)] - self.n)
 
     def tell(self, ask: Ask, votes: Sequence[int]) -> None:
-        """Takes the votes, one count per class, of exactly the draws asked for."""
+        """Takes the votes, one count per class, of exactly the draws that `ask` describes."""
         if ask.stage == SELECTION:
             self.selection = list(votes)
-            self.plan = self.plan.after(self.selection)
+            self._testing = self.plan.after(self.selection)
             return
         self.votes = [a + b for a, b in zip(self.votes, votes, strict=True)]
         if self.plan.label_from == "leader" and not self._proven():
-            self.selection = list(self.votes)  # the leader is tested, until it has earned a radius
+            self.selection = list(self.votes)  # a leader may change until one has earned a radius
         n = self.n + ask.draws
         self.looks.append(Look(n, self.votes[self.label], strongest_rival(self.votes, self.label, n=n)))
 
     @property
     def tallies(self) -> tuple[Tally, ...]:
-        """The votes that chose the label, where it was not known, and those that tested it.
+        """The votes that chose the label, unless it was known, and then those that test it.
 
-        Where whichever class leads is tested, those that chose are the votes of the estimation when the leader was
-        last chosen.
+        Where the leading class is tested, the first are the votes at the last look that could change the leader, and
+        the second count them again.
         """
-        tested = Tally(self.view, ESTIMATION, self.n, tuple(self.votes), self.label, tuple(self.looks))
-        if self.plan.label_from == "truth":
-            return (tested,)
-        return Tally(self.view, SELECTION, self.plan.n0, tuple(self.selection)), tested
+        counted = []
+        if self.selection:
+            counted.append(Tally(self.view, SELECTION, self.plan.n0, tuple(self.selection)))
+        if self.looks:
+            tested = Tally(self.view, ESTIMATION, self.n, tuple(self.votes), self.label, tuple(self.looks))
+            counted.append(tested)
+        return tuple(counted)
 
     def _proven(self) -> bool:
         return bool(self.looks) and self.plan.prove(self.looks).radius > 0

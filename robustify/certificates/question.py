@@ -1,4 +1,4 @@
-"""The questions that users ask of an image, as options."""
+"""The question that users ask about an image, as options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,25 +9,26 @@ from robustify.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What is asked of each image, and the chance of error that is allowed.
+    """The question about each image, and the chance of error that is allowed.
 
-    One of three: with `radius`, is the label certain within it (yes or no, one or several radii at once); with `n`,
-    which largest radius do exactly `n` draws prove (the classical certificate); with neither, which largest radius do
-    at most `n_max` draws prove, stopping where more would gain little.
+    There are three kinds. With `radius`: does the label hold within it, yes or no, for one or several radii at once?
+    With `n`: which radius do exactly `n` draws prove (the classical certificate)? With neither: which radius do at
+    most `n_max` draws prove, if sampling stops where more draws would gain little?
 
     Arguments:
         radius: Decide, yes or no, whether the label holds within this ℓ2 radius, in [0, 1] pixels; or within each of
-            several.
-        n: The classical certificate: exactly so many draws test the label.
-        n_max: The most draws that test the label, where `n` is not given.
-        n0: Draws, disjoint from those, that choose the label. 0, with `radius` only, tests whichever label leads on
-            the draws that test it: about 100 draws fewer on an easy image, but no help from the runner-up's votes.
-        alpha: Allowed chance, for each image, that its certificate is false, however the sampling stopped.
+            several, in any order.
+        n: The classical certificate: exactly this many draws test the label.
+        n_max: Largest number of draws that test the label, where `n` is not given.
+        n0: Number of separate draws that choose the label. 0, with `radius` only, tests the class that leads among
+            the draws that test it: about 100 draws fewer on an easy image, but labels that beat every rival without
+            a clear majority are not certified.
+        alpha: Allowed chance, in (0, 1) and for each image, that its certificate is false, whenever sampling stops.
         known_label: Decide whether the smoothed label is the true one, which must be known; no draws choose it. For
             the evaluation of data sets, with `radius`.
 
     Raises:
-        InputError: If an option cannot be used.
+        InputError: If an option is out of range or two options contradict each other.
     """
 
     radius: float | Sequence[float] | None = None
@@ -47,7 +48,7 @@ class Question:
 
     @property
     def radii(self) -> tuple[float, ...]:
-        """Radii to decide, increasing; none where the largest radius is asked for."""
+        """ℓ2 radii to decide, increasing and without repetition; empty where the largest radius is sought."""
         if self.radius is None:
             return ()
         several = self.radius if isinstance(self.radius, Sequence) else (self.radius,)

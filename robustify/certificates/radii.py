@@ -1,6 +1,6 @@
 r"""ℓ2 radii of Gaussian randomized smoothing.
 
-With :math:`p_A` the least probability of the top class and :math:`p_B` the most of any other, no
+If the top class has at least the probability :math:`p_A` and any other class at most :math:`p_B`, then no
 change of ℓ2 norm below :math:`\frac{\sigma}{2}(\Phi^{-1}(p_A) - \Phi^{-1}(p_B))` changes the smoothed prediction.
 
 References:
@@ -18,9 +18,17 @@ from robustify.errors import InputError
 
 
 def gaussian_radius(p_lower: float, p_upper: float, *, sigma: float) -> float:
-    """The radius for a top class of at least `p_lower` and rivals of at most `p_upper`; 0 if there is none.
+    """The ℓ2 radius that two bounds on probabilities prove, in the unit of sigma; 0 where they prove none.
 
-    Rounded down by more than the error of `ndtri` (a few ulp).
+    It is rounded down by more than the error of `ndtri` (a few ulp).
+
+    Arguments:
+        p_lower: Lower bound on the probability of the top class, in [0, 1].
+        p_upper: Upper bound on the probability of every other class, in [0, 1].
+        sigma: Standard deviation of the noise, in [0, 1] pixels.
+
+    Raises:
+        InputError: If a bound is no probability, or proves an infinite radius.
     """
     if not (0 <= p_lower <= 1 and 0 <= p_upper <= 1):
         raise InputError(f"expected probabilities; got {p_lower} and {p_upper}")
@@ -32,24 +40,39 @@ def gaussian_radius(p_lower: float, p_upper: float, *, sigma: float) -> float:
     return max(0.0, radius * (1 - 1e-12) - 1e-15)
 
 
-def strongest_rival(votes: Sequence[int], label: int, *, n: int) -> int:
-    """The most votes of any other class, and with them those missing from `n`.
+def leading_class(votes: Sequence[int]) -> int:
+    """Index of the class with the most votes; the first one where several tie."""
+    return max(range(len(votes)), key=votes.__getitem__)
 
-    A draw that failed may be any class to a function that differs by rounding alone, so all of them may be the rival's.
+
+def strongest_rival(votes: Sequence[int], label: int, *, n: int) -> int:
+    """Votes for the strongest class other than the label, plus all draws that failed.
+
+    Rounding alone may decide the class of a draw that failed, so all of them may belong to the rival.
+
+    Arguments:
+        votes: One count per class; draws that failed are missing from the sum.
+        label: Index of the label.
+        n: Number of draws.
     """
     return max((*votes[:label], *votes[label + 1 :])) + n - sum(votes)
 
 
 def rival_bounds(label: int, rival: int, *, n: int, alpha: float) -> tuple[float, float]:
-    """Bounds (p_lower, p_upper) on the label's probability and on that of its strongest rival, jointly at `alpha`.
+    """Bounds (p_lower, p_upper) on the label's and on its strongest rival's probability, jointly at `alpha`.
 
-    The label must have been chosen without these votes. Half of alpha pays for each side. The
-    rival's side needs no union over classes: the truly strongest rival is one fixed class, and
-    its bound is at most the bound of whichever class drew the most votes.
+    The label must have been chosen without these votes. Half of alpha pays for each side. The rival's side needs no
+    union over classes: the class that is truly the strongest rival is fixed, and its own bound is at most the bound
+    of the class that drew the most votes.
 
     Arguments:
         label: Votes for the label.
-        rival: Votes of the other class that has most.
+        rival: Votes for its strongest rival, plus the draws that failed.
+        n: Number of draws.
+        alpha: Allowed chance, in (0, 1), that either bound is wrong.
+
+    Raises:
+        InputError: If counts or alpha are impossible.
     """
     p_lower = lower_bound(label, n, alpha=alpha / 2)
     p_upper = min(upper_bound(rival, n, alpha=alpha / 2), math.nextafter(1 - p_lower, 2.0))
@@ -57,18 +80,18 @@ def rival_bounds(label: int, rival: int, *, n: int, alpha: float) -> tuple[float
 
 
 def runner_up_bounds(votes: Sequence[int], label: int, *, n: int, alpha: float) -> tuple[float, float]:
-    """`rival_bounds` of votes per class."""
+    """The bounds of `rival_bounds`, from one count per class."""
     return rival_bounds(votes[label], strongest_rival(votes, label, n=n), n=n, alpha=alpha)
 
 
 def largest_radius(n: int, *, alpha: float, sigma: float) -> float:
-    """The radius if all `n` draws agree: no certificate from `n` draws can exceed it; 0 if even that is none."""
+    """The ℓ2 radius that `n` draws prove if all agree, which no other votes exceed; 0 where even they prove none."""
     p_lower, p_upper = runner_up_bounds([n, 0], 0, n=n, alpha=alpha)
     return gaussian_radius(p_lower, p_upper, sigma=sigma)
 
 
 def least_n(*, alpha: float) -> int:
-    """The smallest number of draws that can certify anything at `alpha`."""
+    """The smallest number of draws that can prove a radius above 0 at `alpha`."""
     check_alpha(alpha)
     n = 1
     while largest_radius(n, alpha=alpha, sigma=1.0) == 0:
@@ -77,10 +100,10 @@ def least_n(*, alpha: float) -> int:
 
 
 def check_budget(*, n: int, alpha: float) -> None:
-    """Refuses budgets that can never certify.
+    """Refuses a number of draws that can never certify.
 
     Raises:
-        InputError: If the count is not positive, alpha not a chance, or even `n` equal votes prove nothing.
+        InputError: If `n` is no positive whole number, alpha is not in (0, 1), or even `n` equal votes prove nothing.
     """
     check_count("n", n)
     if n < (least := least_n(alpha=alpha)):
@@ -90,6 +113,6 @@ def check_budget(*, n: int, alpha: float) -> None:
 
 
 def check_count(name: str, value: int, *, least: int = 1) -> None:
-    """Raises `InputError` unless the count is a whole number of at least `least`."""
+    """Raises `InputError` unless the value is a whole number of at least `least`."""
     if not isinstance(value, int) or value < least:
         raise InputError(f"expected {name} to be a whole number of at least {least}; got {value!r}")

@@ -8,8 +8,8 @@ class Tallied:
     """Something that was concluded from tallies.
 
     Arguments:
-        bounds: Bounds on the label's and on any other class's probability, for each view.
-        tallies: The votes that chose the label and those that certify it, with what was known at each look.
+        bounds: Bounds on the probabilities of the label and of every other class, one per view.
+        tallies: Votes that chose the label and votes that certify it, with the counts at each look.
     """
 
     bounds: tuple[Bound, ...]
@@ -17,17 +17,17 @@ class Tallied:
 
     @property
     def p_lower(self) -> float:
-        """Lower bound on the label's probability under noise, in the first view."""
+        """Lower bound on the label's probability in the first view, in [0, 1]."""
         return self.bounds[0].p_lower
 
     @property
     def p_upper(self) -> float:
-        """Upper bound on every other class's probability under noise, in the first view."""
+        """Upper bound on every other class's probability in the first view, in [0, 1]."""
         return self.bounds[0].p_upper
 
     @property
     def selection(self) -> tuple[int, ...]:
-        """Votes that chose the label, one count per class; none where it was known."""
+        """Votes that chose the label, one count per class; empty where no draws chose it."""
         return next((tally.votes for tally in self.tallies if tally.stage == SELECTION), ())
 
     @property
@@ -42,7 +42,7 @@ class Tallied:
 
     @property
     def looks(self) -> tuple[Look, ...]:
-        """What was known each time those votes were looked at."""
+        """Counts at each point where those votes were read."""
         return self.tested.looks
 
     @property
@@ -52,5 +52,5 @@ class Tallied:
 
     @property
     def draws(self) -> int:
-        """Number of all draws of the image."""
+        """Number of all draws of the image, over all views and stages."""
         return sum(tally.draws for tally in self.tallies)

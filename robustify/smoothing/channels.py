@@ -55,3 +55,7 @@ class Channels:
             )
             self._probed = key, found
         return self._probed[1]
+
+    def forget(self) -> None:
+        """Makes the next opening probe anew."""
+        self._probed = None

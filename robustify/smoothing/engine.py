@@ -183,7 +183,7 @@ class Engine(Generic[Q]):
 
     def _pass(self, shares: Sequence[tuple[_Open[Q], int]]) -> None:
         """Feeds one batch, and counts its votes."""
-        noisy = torch.cat([o.stream.take(draws) for o, draws in shares])
+        noisy = _joined([o.stream.take(draws) for o, draws in shares])
         for o, draws in shares:
             o.waiting -= draws
         for o, draws in self._shares():
@@ -191,7 +191,7 @@ class Engine(Generic[Q]):
         counted = len(noisy)
         self._watch(shares, noisy)
         base = shares[0][0].channel.base
-        logits = base.function(_filled(noisy, self.batch), self._levels(shares, base, noisy.device))
+        logits = base.function(_filled(noisy, self.batch), self._levels(shares, base))
         winners = _winners(logits[:counted], base.margin)
         for (o, _), won in zip(shares, torch.split(winners, [draws for _, draws in shares]), strict=True):
             o.count(won)
@@ -203,16 +203,16 @@ class Engine(Generic[Q]):
         parts = torch.split(noisy, [draws for _, draws in shares])
         for view in sorted({o.ask.view for o, _ in shares}):
             mine = [(part, o.job.image) for part, (o, _) in zip(parts, shares, strict=True) if o.ask.view == view]
-            fed = torch.cat([part for part, _ in mine]) if len(mine) < len(parts) else noisy
-            self.checks.fed(view, fed, torch.cat([image.expand(len(part), *image.shape) for part, image in mine]))
+            clean = _joined([image.expand(len(part), *image.shape) for part, image in mine])
+            self.checks.fed(view, noisy if len(mine) == len(parts) else _joined([part for part, _ in mine]), clean)
 
-    def _levels(self, shares: Sequence[tuple[_Open[Q], int]], base: Base, device: torch.device) -> Levels:
+    def _levels(self, shares: Sequence[tuple[_Open[Q], int]], base: Base) -> Levels:
         """The noise level of the batch: one number, or one for each image where views of several levels share it."""
         first = shares[0][0].channel.law.sigma
         if not base.mixes:
             return first
         levels = [o.channel.law.sigma for o, draws in shares for _ in range(draws)]
-        return torch.tensor([*levels, *[first] * (self.batch - len(levels))], device=device)
+        return torch.tensor([*levels, *[first] * (self.batch - len(levels))], dtype=torch.float64)
 
     def _answered(self) -> Iterator[Job[Q]]:
         """Hands complete votes to who asked, opens the next asks, lets decided jobs go."""
@@ -225,6 +225,11 @@ class Engine(Generic[Q]):
             o.job.query.tell(o.ask, o.wager.votes[:-1].tolist())
             if not self._open(o.job, o.streams):
                 yield o.job
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """The parts as one batch; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _filled(noisy: Pixels, batch: int) -> Tensor:

@@ -1,67 +1,117 @@
-"""Interim noise."""
+"""Gaussian noise that is addressed, not streamed, and sound for 8-bit images.
+
+Block `b` of a stage of a view of a sample is a function of (seed, sample, view, stage, b) alone: its random bits come
+from Philox, a counter-based generator, whose key is a hash of the address. Batch size, which images share a batch,
+devices and restarts never change a draw. On the grid it is integer arithmetic up to one division by 255, so the same
+bits everywhere.
+
+References:
+    Sound Randomized Smoothing in Floating-Point Arithmetic, Voráček, Hein, 2023,
+    https://arxiv.org/abs/2207.07209
+"""
 
 from abc import ABC, abstractmethod
+from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import final
+from math import prod
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.special import ndtri
 from torch import Tensor
 
 from robustify.errors import InputError
+from robustify.smoothing.background import background
+from robustify.smoothing.sampler import LEADING, lattice_sampler
 from robustify.smoothing.settings import Soundness
-from robustify.types import Pixels
+from robustify.types import Bytes, Image, Pixels
 
-BLOCK = 32
+Array: TypeAlias = NDArray[Any]
+
+BLOCK = 131_072
+"""Values of a block, at least one draw: enough that small images are drawn many at a time, and large ones singly."""
+
+_RESERVED = 1 << 192
+"""Where, in the counter of 256 bits, the words begin that complete undecided values."""
 
 
 @final
 @dataclass(frozen=True)
 class NoiseAddress:
-    """Address of draws."""
+    """Where the draws of one stage of one view of one sample live.
+
+    Arguments:
+        seed: Seed of the whole run, at least 0.
+        sample: Name of the image within the run.
+        view: Index of the view.
+        stage: What the draws are for: selection, estimation or prediction.
+    """
 
     seed: int
     sample: str
     view: int
     stage: str
 
-    def block(self, index: int, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal draws."""
+    def words(self, block: int, count: int, *, reserved: bool = False) -> Array:
+        """Random words of a block, uint64 of shape (count), from its own range of the counter.
+
+        Arguments:
+            block: Index of the block.
+            count: Number of words.
+            reserved: Whether to take them from the range that completes undecided values.
+        """
+        # The counter's low 64 bits count words inside a block, the next 128 count blocks.
+        counter = (block << 64) + (_RESERVED if reserved else 0)
+        words: Array = np.random.Philox(key=self._key(), counter=counter).random_raw(count)
+        return words
+
+    def _key(self) -> int:
         text = f"{self.seed}|{self.view}|{self.stage}|{self.sample}".encode()
-        key = int.from_bytes(blake2b(text, digest_size=16, person=b"robustify-noise").digest(), "little")
-        generator = np.random.Generator(np.random.Philox(key=key, counter=index << 64))
-        uniform = torch.from_numpy(generator.random((BLOCK, *shape)))
-        normal: Tensor = torch.special.ndtri(uniform.clamp_(min=2.0**-54))
-        return normal
+        return int.from_bytes(blake2b(text, digest_size=16, person=b"robustify-noise").digest(), "little")
 
 
 class NoiseLaw(ABC):
-    """Noise."""
+    """How noise is drawn, and how it meets pixels."""
 
     sigma: float
+    """Standard deviation of the noise, in [0, 1] pixels."""
 
     @abstractmethod
-    def check(self, image: Tensor) -> Tensor:
-        """The image."""
+    def check(self, image: Image | Bytes) -> Image | Bytes:
+        """The image as it will be certified.
+
+        Raises:
+            InputError: If the law is not sound for the image.
+        """
 
     @abstractmethod
-    def add(self, image: Tensor, normal: Tensor) -> Pixels:
-        """Noisy copies."""
+    def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
+        """The noise of `per_block(shape)` draws, shape (draws, *shape)."""
+
+    @abstractmethod
+    def add(self, image: Image | Bytes, noise: Array) -> Pixels:
+        """Noisy copies of an image, float32 on its device, one for each draw."""
 
 
 @final
 @dataclass(frozen=True)
 class GridNoise(NoiseLaw):
-    """Grid."""
+    """Whole multiples of 1/255 on an 8-bit image: what the network sees is the ideal noisy image, rounded.
+
+    Arguments:
+        sigma: Standard deviation of the noise, in [0, 1] pixels.
+    """
 
     sigma: float
 
-    def check(self, image: Tensor) -> Tensor:
+    def check(self, image: Image | Bytes) -> Bytes:
         if image.dtype == torch.uint8:
             return image
         nearest = (255 * image).round()
-        if bool(((255 * image - nearest).abs() > 1e-3).any()):
+        if bool(((255 * image - nearest).abs() > 1e-3).any()):  # float32 cannot miss a multiple of 1/255 by more
             raise InputError(
                 "expected an 8-bit image (multiples of 1/255), for which noise in whole steps is sound; got others.\n"
                 "  Quantise it, (255 * image).round() / 255, or accept certificates in real arithmetic: "
@@ -69,48 +119,109 @@ class GridNoise(NoiseLaw):
             )
         return nearest.to(torch.uint8)
 
-    def add(self, image: Tensor, normal: Tensor) -> Pixels:
-        return (image.float() + (255 * self.sigma * normal).round().float().to(image.device)) / 255
+    def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
+        size = per_block(shape) * prod(shape)
+        words = address.words(index, -(-size * LEADING // 64))
+        leading = words.astype("<u8", copy=False).view("<u2")[:size]
+        steps = lattice_sampler(self.sigma).draw(leading, lambda n: address.words(index, n, reserved=True))
+        return steps.reshape(-1, *shape)
+
+    def add(self, image: Image | Bytes, noise: Array) -> Pixels:
+        if image.device.type == "cpu":  # by numpy, which starts no threads beside those of the network
+            noisy = np.add(noise, image.numpy(), dtype=np.float32)
+            return torch.from_numpy(np.divide(noisy, np.float32(255), out=noisy))
+        return (torch.from_numpy(noise).to(image.device) + image).float() / 255
 
 
 @final
 @dataclass(frozen=True)
 class FloatNoise(NoiseLaw):
-    """Float."""
+    """Float32 noise on any image: certificates hold in real arithmetic only.
+
+    Arguments:
+        sigma: Standard deviation of the noise, in [0, 1] pixels.
+    """
 
     sigma: float
 
-    def check(self, image: Tensor) -> Tensor:
+    def check(self, image: Image | Bytes) -> Image:
         return image.float() / 255 if image.dtype == torch.uint8 else image
 
-    def add(self, image: Tensor, normal: Tensor) -> Pixels:
-        return image + self.sigma * normal.float().to(image.device)
+    def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
+        """Noise by inverting the normal distribution function at 53-bit uniforms, float32."""
+        draws = per_block(shape)
+        # A uniform of exactly 0 (chance 2^-53) stands for its cell's middle, as all others do to within rounding.
+        uniform = np.maximum((address.words(index, draws * prod(shape)) >> np.uint64(11)) * 2.0**-53, 2.0**-54)
+        noise: Array = (self.sigma * ndtri(uniform)).astype(np.float32).reshape(draws, *shape)
+        return noise
+
+    def add(self, image: Image | Bytes, noise: Array) -> Pixels:
+        if image.device.type == "cpu":
+            return torch.from_numpy(np.add(noise, image.numpy()))
+        return torch.from_numpy(noise).to(image.device) + image
 
 
 def noise_law(soundness: str, sigma: float) -> NoiseLaw:
-    """The law."""
+    """The law for "grid" or "float".
+
+    Raises:
+        InputError: If soundness is neither.
+    """
     return GridNoise(sigma) if Soundness(soundness) is Soundness.GRID else FloatNoise(sigma)
+
+
+def per_block(shape: tuple[int, ...]) -> int:
+    """Number of draws in a block, for images of this shape."""
+    return max(1, BLOCK // prod(shape))
 
 
 @final
 class NoiseStream:
-    """Stream."""
+    """Noisy copies of one image, one after the other.
 
-    def __init__(self, law: NoiseLaw, image: Tensor, address: NoiseAddress) -> None:
+    Arguments:
+        law: The noise, and how it meets pixels.
+        image: The clean image, as `law.check` gives it, shape (C, H, W).
+        address: Where the draws live.
+    """
+
+    def __init__(self, law: NoiseLaw, image: Image | Bytes, address: NoiseAddress) -> None:
         self.law, self.image, self.address = law, image, address
-        self._next = 0
-        self._rest = torch.empty(0, *image.shape, dtype=torch.float64)
+        self._each = per_block(tuple(image.shape))
+        self._ready: list[Tensor] = []
+        self._drawing: Future[Tensor] | None = None
+        self._blocks = 0
 
     def ahead(self, draws: int) -> None:
-        """Nothing yet."""
+        """Starts to draw in the background what is missing of the next so many copies; what was begun is awaited."""
+        self._collect()
+        if (blocks := self._missing(draws)) > 0:
+            first = self._blocks
+            self._blocks += blocks
+            self._drawing = background.submit(lambda: self._draw(first, blocks))
 
     def take(self, draws: int) -> Pixels:
-        """The next copies."""
-        blocks, missing = [self._rest], draws - len(self._rest)
-        while missing > 0:
-            blocks.append(self.address.block(self._next, tuple(self.image.shape)))
-            self._next += 1
-            missing -= BLOCK
-        drawn = torch.cat(blocks)
-        self._rest = drawn[draws:].clone()
-        return self.law.add(self.image, drawn[:draws])
+        """The next so many copies, at least one, float32 of shape (draws, C, H, W) on the image's device."""
+        self._collect()
+        if (blocks := self._missing(draws)) > 0:
+            self._ready.append(self._draw(self._blocks, blocks))
+            self._blocks += blocks
+        drawn = self._ready[0] if len(self._ready) == 1 else torch.cat(self._ready)
+        self._ready = [drawn[draws:]] if len(drawn) > draws else []
+        return drawn[:draws]
+
+    def _missing(self, draws: int) -> int:
+        """How many more blocks hold the next so many copies."""
+        return -(-(draws - sum(map(len, self._ready))) // self._each)
+
+    def _collect(self) -> None:
+        """Awaits what is being drawn."""
+        if self._drawing is not None:
+            self._ready.append(self._drawing.result())
+            self._drawing = None
+
+    def _draw(self, first: int, blocks: int) -> Tensor:
+        """The copies of so many blocks."""
+        shape = tuple(self.image.shape)
+        noise = [self.law.block(self.address, index, shape) for index in range(first, first + blocks)]
+        return self.law.add(self.image, np.concatenate(noise) if blocks > 1 else noise[0])

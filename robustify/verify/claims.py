@@ -121,16 +121,12 @@ def _possible(row: Row, plan: Plan, classes: int) -> Iterator[Problem]:
     """Tallies are some that the plan could have, and the claim consists of numbers."""
     for tally in row.tallies:
         yield from _tally(row, tally, plan, classes)
-    if not any(tally.stage == ESTIMATION for tally in row.tallies):
-        yield Problem(row.sample, "tallies", row.tallies, "votes that test the label")
     if row.draws > plan.most_draws or (plan.exact and row.draws != plan.most_draws):
         yield Problem(row.sample, "draws", row.draws, f"{'' if plan.exact else 'at most '}{plan.most_draws}")
     if not (0 <= row.truth < classes if row.truth is not None else not plan.needs_truth):
         yield Problem(row.sample, "truth", row.truth, f"0 to {classes - 1}{'' if plan.needs_truth else ', or none'}")
     if row.batch < 1:
         yield Problem(row.sample, "batch", row.batch, "at least 1")
-    if len(row.bounds) != len(plan.views):
-        yield Problem(row.sample, "bounds", row.bounds, f"one for each of {len(plan.views)} views")
     if not (0 <= row.radius < math.inf and all(is_probability(p) for bound in row.bounds for p in bound)):
         yield Problem(row.sample, "numbers", (row.radius, *row.bounds), "a finite radius, and bounds from 0 to 1")
 
@@ -160,6 +156,9 @@ def _changed(row: Row, own: Claim) -> Iterator[Problem]:
         yield Problem(row.sample, "label", row.label, own.label)
     if not _same(row.radius, own.radius):
         yield Problem(row.sample, "radius", row.radius, own.radius)
+    if len(row.bounds) != len(own.bounds):
+        yield Problem(row.sample, "bounds", row.bounds, own.bounds)
+        return
     for stored, bound in zip(row.bounds, own.bounds, strict=True):
         for name in bound._fields:
             if not _same(getattr(stored, name), getattr(bound, name)):

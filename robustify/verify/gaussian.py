@@ -72,6 +72,8 @@ def _tallies(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
     if tuple(tally.stage for tally in row.tallies) != stages:
         yield Problem(row.sample, "selection", row.selection, f"tallies of {' and '.join(stages)} alone")
         return
+    if len(row.bounds) != 1:
+        yield Problem(row.sample, "bounds", row.bounds, "those of one view")
     tested = row.tested
     if row.draws - tested.draws != plan.n0:
         yield Problem(row.sample, "selection", row.tallies[0], f"{plan.n0} draws")

@@ -21,7 +21,7 @@ def test_no_successes_prove_nothing() -> None:
 @pytest.mark.parametrize("looks", [(12,), (5, 11), (4, 8, 12), (2, 4, 6, 8, 10, 12)])
 @pytest.mark.parametrize("alpha", [0.02, 0.2])
 def test_sequential_bound_exceeds_the_truth_with_chance_at_most_alpha(looks: tuple[int, ...], alpha: float) -> None:
-    """Every run of a few draws; the truth just below each claim that can be made, where the error is greatest."""
+    """All runs of a few draws are tried; the truth lies just below each possible claim, where the error is greatest."""
     draws = [b - a for a, b in pairwise((0, *looks))]
     runs = [tuple(accumulate(new)) for new in product(*(range(n + 1) for n in draws))]
     best = {

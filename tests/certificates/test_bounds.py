@@ -42,7 +42,7 @@ def test_upper_bound_falls_below_the_truth_with_chance_at_most_alpha(n: int, p: 
 
 
 def exact_tail(k: int, n: int, p: float) -> mpf:
-    """P(at least k of n) in the working precision: terms by their ratio until they no longer count."""
+    """P(at least k of n successes) in the working precision, summed until the terms no longer matter."""
     exact = mpf(p)
     term = mp.exp(mp.loggamma(n + 1) - mp.loggamma(k + 1) - mp.loggamma(n - k + 1))
     term *= exact**k * (1 - exact) ** (n - k)

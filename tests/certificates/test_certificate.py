@@ -8,43 +8,56 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from robustify.certificates.certificate import Certificate, Provenance, conclude, floor
-from robustify.certificates.decisions import DecisionPlan
+from robustify.certificates.certificate import Certificate, Provenance, conclude
+from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan
+from robustify.certificates.family import Look
 from robustify.certificates.plans import FixedPlan
 from robustify.certificates.prediction import binomial_test, predict_votes
-from robustify.certificates.queries import Transcript
-from robustify.contract import InputContract
+from robustify.certificates.radii import gaussian_radius, rival_bounds
+from robustify.contract import InputContract, Numerics
 from robustify.errors import InputError
+from robustify.format import floor
 
 LABELS = ("cat", "dog", "fox")
-EVIDENCE = Provenance(
-    plan=FixedPlan(sigma=0.5, alpha=0.001, n0=100, n=1_000),
+PLAN = FixedPlan(sigma=0.5, alpha=0.001, n0=100, n=1_000)
+PROVENANCE = Provenance(
+    plan=PLAN,
     seed=7,
     fresh=True,
-    sample="0",
     soundness="grid",
     contract=InputContract(1, 8, 8),
     classifier="c",
     denoiser="d",
-    dtype="float32",
+    numerics=Numerics("float32"),
     batch=64,
 )
 
 
-def certified(selection: tuple[int, ...], votes: tuple[int, ...], provenance: Provenance = EVIDENCE) -> Certificate:
-    transcript = Transcript(provenance.plan, 3)
-    for answer in (selection, votes):
-        request = transcript.request
-        assert request is not None
-        transcript.answer(request, answer)
-    assert transcript.request is None
-    return conclude(transcript, provenance, LABELS)
+def certified(selection: tuple[int, ...], votes: tuple[int, ...], provenance: Provenance = PROVENANCE) -> Certificate:
+    query = provenance.plan.query(3)
+    for votes_of_stage in (selection, votes):
+        ask = query.ask()
+        assert ask is not None
+        query.tell(ask, votes_of_stage)
+    assert query.ask() is None
+    return conclude(query, sample="7.png", provenance=provenance, labels=LABELS)
 
 
 def test_selection_chooses_and_estimation_certifies() -> None:
     certificate = certified((10, 80, 10), (50, 900, 50))
     assert (certificate.label, certificate.name) == (1, "dog")
     assert certificate.radius == pytest.approx(0.5 / 2 * (1.1115 + 1.4243), rel=0.01)
+    assert certificate.provenance is PROVENANCE
+
+
+def test_it_keeps_the_votes_and_the_bounds_that_prove_it() -> None:
+    certificate = certified((10, 80, 10), (50, 900, 49))
+    assert (certificate.sample, certificate.selection, certificate.votes) == ("7.png", (10, 80, 10), (50, 900, 49))
+    assert certificate.looks == (Look(1_000, 900, 51),)
+    assert (certificate.n, certificate.draws) == (1_000, 1_100)
+    low, high = rival_bounds(900, 51, n=1_000, alpha=0.001)
+    assert certificate.bounds == ((low, high),) == ((certificate.p_lower, certificate.p_upper),)
+    assert certificate.radius == gaussian_radius(low, high, sigma=0.5)
 
 
 def test_a_class_that_only_leads_the_estimation_is_not_certified() -> None:
@@ -60,7 +73,7 @@ def test_abstention_holds_nothing() -> None:
     assert not any(certificate.holds(label, at=0.0) for label in range(3))
     assert "abstains: no label is certain enough (99.9 %" in str(certificate)
     decision = DecisionPlan(0.5, 0.001, 100, 1_000, radii=(0.25, 0.5))
-    undecided = replace(certificate, provenance=replace(EVIDENCE, plan=decision))
+    undecided = replace(certificate, provenance=replace(PROVENANCE, plan=decision))
     assert "abstains: no label is certain enough within 0.25 (99.9 %" in str(undecided)
 
 
@@ -77,10 +90,16 @@ def test_it_prints_as_a_sentence_with_a_floored_radius() -> None:
         "dog: no ℓ2 change below 0.499 (pixels in [0, 1]) changes the smoothed prediction "
         "(99.9 % confidence, n = 1,000)"
     )
-    given_seed = replace(certificate, provenance=replace(EVIDENCE, fresh=False))
+    given_seed = replace(certificate, provenance=replace(PROVENANCE, fresh=False))
     assert "reproduction with a given seed" in str(given_seed)
     assert "real arithmetic" not in str(certificate)
-    assert "in real arithmetic" in str(replace(certificate, provenance=replace(EVIDENCE, soundness="float")))
+    assert "in real arithmetic" in str(replace(certificate, provenance=replace(PROVENANCE, soundness="float")))
+
+
+def test_it_says_that_only_the_true_label_was_tested() -> None:
+    plan = KnownLabelPlan(0.5, 0.001, 0, 1_000, radii=(0.1,))
+    certificate = replace(certified((0, 100, 0), (0, 1_000, 0)), provenance=replace(PROVENANCE, plan=plan))
+    assert str(certificate).endswith("(tested the true label, 99.9 % confidence, n = 1,000)")
 
 
 def test_it_is_frozen() -> None:
@@ -135,7 +154,7 @@ def test_prediction_pays_for_imperfect_noise_in_votes() -> None:
 
 
 def test_confidence_is_rounded_down() -> None:
-    strict = replace(EVIDENCE, plan=replace(EVIDENCE.plan, alpha=0.000_550_01))
+    strict = replace(PROVENANCE, plan=replace(PLAN, alpha=0.000_550_01))
     assert "99.9449 % confidence" in str(certified((10, 80, 10), (50, 900, 50), strict))
 
 

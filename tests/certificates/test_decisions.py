@@ -6,11 +6,13 @@ import pytest
 from scipy.signal import convolve2d
 from scipy.stats import binom
 
-from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan
-from robustify.certificates.plans import Claim, Look
-from robustify.certificates.sequential import group_sequential_test
+from robustify.certificates.anytime import sequential_lower_bound
+from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan, sequential_bounds
+from robustify.certificates.family import Look
+from robustify.certificates.plans import NOTHING
+from robustify.certificates.sequential import geometric_looks, group_sequential_test
 from robustify.errors import InputError
-from tests.certificates.conftest import LEADER, SIGMA
+from tests.certificates.examples import LEADER, SIGMA
 
 
 def leader_error(boundaries: tuple[int, ...], looks: tuple[int, ...], p: tuple[float, float, float]) -> float:
@@ -54,8 +56,8 @@ def test_a_leader_has_no_help_from_the_runner_up() -> None:
         plan(SIGMA, 0.05, n0, 2_000, radii=(0.1,)) for plan, n0 in ((DecisionPlan, 10), (LeaderPlan, 0))
     )
     looks = [Look(n, round(0.48 * n), round(0.26 * n)) for n in leader.schedule]
-    assert selected.claim(looks).radius > 0.1
-    assert leader.claim(looks).radius == 0
+    assert selected.prove(looks).radius > 0.1
+    assert leader.prove(looks).radius == 0
     assert (selected.decided(looks[:12]), leader.decided(looks[:12])) == (False, True)
 
 
@@ -74,14 +76,13 @@ def test_plans_without_a_selection_draw_none(plan: type[LeaderPlan] | type[Known
 
 
 def test_decisions_are_nested_and_say_how_far() -> None:
-    plan = DecisionPlan(SIGMA, 0.001, 10, 10_000, radii=(0.5, 0.25))
-    assert plan.radii == (0.25, 0.5)
+    plan = DecisionPlan(SIGMA, 0.001, 10, 10_000, radii=(0.25, 0.5))
     all_agree = [Look(n, n, 0) for n in plan.schedule]
-    first = next(k for k in range(1, len(all_agree)) if plan.claim(all_agree[:k]).radius >= 0.25)
-    both = next(k for k in range(1, len(all_agree)) if plan.claim(all_agree[:k]).radius >= 0.5)
+    first = next(k for k in range(1, len(all_agree)) if plan.prove(all_agree[:k]).radius >= 0.25)
+    both = next(k for k in range(1, len(all_agree)) if plan.prove(all_agree[:k]).radius >= 0.5)
     assert first < both
-    assert plan.claim(all_agree[: first - 1] or all_agree[:0] or [Look(32, 0, 32)]).radius == 0
-    assert 0.25 < plan.claim(all_agree[:first]).radius < 0.2500001
+    assert plan.prove(all_agree[: first - 1] or all_agree[:0] or [Look(32, 0, 32)]).radius == 0
+    assert 0.25 < plan.prove(all_agree[:first]).radius < 0.2500001
     assert plan.decided(all_agree[:both])
     assert not plan.decided(all_agree[: both - 1])
 
@@ -94,19 +95,46 @@ def test_a_decision_tests_the_probability_that_its_radius_needs() -> None:
     assert slacked.tests[0].p0 == pytest.approx(plan.tests[0].p0 + 0.01)
 
 
-def test_an_abstaining_claim_has_no_radius() -> None:
+def test_the_two_routes_of_a_decision_share_alpha() -> None:
+    plan = DecisionPlan(SIGMA, 0.05, 10, 2_000, radii=(0.1,))
+    looks = [Look(n, round(0.48 * n), round(0.26 * n)) for n in plan.schedule]
+    assert not plan.tests[0].crossed([look.label for look in looks])
+    proof = plan.prove(looks)
+    rest = sequential_bounds(looks, plan.schedule, alpha=plan.alpha - plan.tests[0].alpha)
+    assert proof.radius > 0.1
+    assert (proof.p_lower, proof.p_upper) == pytest.approx(rest, rel=1e-12)
+
+
+def test_bounds_on_label_and_rival_pay_half_of_alpha_each() -> None:
+    schedule = geometric_looks(600)
+    looks = [Look(n, round(0.7 * n), round(0.2 * n)) for n in schedule[:5]]
+    p_lower, p_upper = sequential_bounds(looks, schedule, alpha=0.02)
+    assert p_lower == sequential_lower_bound([look.label for look in looks], schedule, alpha=0.01)
+    others = sequential_lower_bound([look.n - look.rival for look in looks], schedule, alpha=0.01)
+    assert p_upper == pytest.approx(1 - others, rel=1e-12)
+    assert p_upper >= 1 - others
+
+
+def test_a_decision_shows_a_bound_on_votes_under_ideal_noise() -> None:
+    plan = DecisionPlan(SIGMA, 0.001, 10, 10_000, 0.01, radii=(0.25,))
+    proof = plan.prove([Look(n, n, 0) for n in plan.schedule])
+    assert NormalDist().cdf(0.5) < proof.p_lower < NormalDist().cdf(0.5) + 1e-8
+    assert 1 - proof.p_lower <= proof.p_upper < 1 - proof.p_lower + 1e-15
+
+
+def test_an_abstaining_proof_has_no_radius() -> None:
     plan = DecisionPlan(SIGMA, 0.001, 10, 10_000, radii=(0.25,))
-    assert plan.claim([Look(32, 10, 22)]) == Claim(0.0, 0.0, 1.0)
+    assert plan.prove([Look(32, 10, 22)]) == NOTHING == (0.0, 0.0, 1.0)
 
 
 def test_a_radius_counts_only_after_all_smaller_ones() -> None:
     plan = DecisionPlan(SIGMA, 0.05, 10, 600, radii=(0.1, 0.2))
     looks = [Look(32, 32, 0)]
-    assert plan.claim(looks).radius > 0.2
+    assert plan.prove(looks).radius > 0.2
     never = replace(plan.tests[0], boundaries=tuple(n + 1 for n in plan.tests[0].looks))
     plan.__dict__["tests"] = (never, plan.tests[1])
-    plan.__dict__["_runner_up"] = lambda _: Claim(0.0, 0.0, 1.0)
-    assert plan.claim(looks).radius == 0
+    plan.__dict__["_runner_up"] = lambda _: NOTHING
+    assert plan.prove(looks).radius == 0
 
 
 def test_a_leaders_larger_radius_rests_on_looks_after_its_smaller_one() -> None:
@@ -115,4 +143,4 @@ def test_a_leaders_larger_radius_rests_on_looks_after_its_smaller_one() -> None:
     late = replace(plan.tests[0], boundaries=(33, 33, *plan.tests[0].boundaries[2:]))
     early = replace(plan.tests[1], boundaries=(32, 65, *(n + 1 for n in plan.tests[1].looks[2:])))
     plan.__dict__["tests"] = (late, early)
-    assert 0.1 < plan.claim(looks[:2]).radius < 0.2  # another class may have led at the first look
+    assert 0.1 < plan.prove(looks[:2]).radius < 0.2  # another class may have led at the first look

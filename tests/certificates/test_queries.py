@@ -1,86 +1,179 @@
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from robustify.certificates.decisions import KnownLabelPlan
-from robustify.certificates.plans import AdaptivePlan, FixedPlan, Look, Plan
-from robustify.certificates.queries import ESTIMATION, SELECTION, Poll, Request, Transcript
+from robustify.certificates.family import Bound, Claim, Look, Tally
+from robustify.certificates.gaussian import Gaussian
+from robustify.certificates.plans import AdaptivePlan, FixedPlan, GaussianPlan
+from robustify.certificates.queries import (
+    ESTIMATION,
+    SELECTION,
+    Ask,
+    CertifyingQuery,
+    CertifyQuery,
+    PredictQuery,
+    Query,
+)
 from robustify.errors import InputError
-from tests.certificates.conftest import LEADER, PLANS, SIGMA
+from tests.certificates.examples import LEADER, PLANS, SIGMA
+
+NO_CLAIM = Claim(None, 0.0, (Bound(0.0, 1.0),))
 
 
-def transcribe(plan: Plan, votes: list[tuple[int, ...]], truth: int | None = None) -> Transcript:
-    """A transcript after these answers."""
-    transcript = Transcript(plan, len(votes[0]), truth)
-    for answer in votes:
-        request = transcript.request
-        assert request is not None
-        assert sum(answer) <= request.draws
-        transcript.answer(request, answer)
-    return transcript
+def told(plan: GaussianPlan, votes: Sequence[tuple[int, ...]], truth: int | None = None) -> CertifyQuery:
+    """A query that was told these votes."""
+    query = plan.query(len(votes[0]), truth)
+    for counts in votes:
+        ask = query.ask()
+        assert ask is not None
+        assert sum(counts) <= ask.draws
+        query.tell(ask, counts)
+    return query
 
 
-def test_an_adaptive_transcript_tests_the_label_with_fresh_draws_only() -> None:
-    transcript = transcribe(AdaptivePlan(SIGMA, 0.001, 100, 10_000), [(90, 10)])
-    planned = transcript.plan.n
+def test_an_adaptive_query_tests_the_label_with_fresh_draws_only() -> None:
+    plan = AdaptivePlan(SIGMA, 0.001, 100, 10_000)
+    query, planned = told(plan, [(90, 10)]), plan.after((90, 10)).n
     assert 1_000 < planned < 10_000
-    while (request := transcript.request) is not None:
-        assert request.stage == ESTIMATION
-        transcript.answer(request, (request.draws, 0))
-    assert (transcript.n, transcript.votes) == (planned, [planned, 0])
+    while (ask := query.ask()) is not None:
+        assert ask.stage == ESTIMATION
+        query.tell(ask, (ask.draws, 0))
+    assert (query.n, query.votes, query.plan) == (planned, [planned, 0], plan)
+    assert plan.certify_votes(query.tallies).radius > 0  # though the plan itself goes on to 10,000
 
 
 def test_a_leader_may_change_until_one_has_earned_a_radius() -> None:
-    transcript = transcribe(LEADER, [(17, 15, 0), (2, 28, 2)])
-    assert (transcript.guess, transcript.looks) == (1, [Look(32, 17, 15), Look(64, 43, 19)])
-    transcript = transcribe(LEADER, [(2, 29, 1), (20, 12, 0), (32, 0, 0)])
-    assert LEADER.claim(transcript.looks[:1]).radius > 0.1
-    assert (transcript.guess, transcript.selection) == (1, [2, 29, 1])  # though another leads by now
-    assert transcript.looks[-1] == Look(96, 41, 54)
-    assert transcript.plan.claim(transcript.looks).radius == LEADER.claim(transcript.looks[:1]).radius
+    query = told(LEADER, [(17, 15, 0), (2, 28, 2)])
+    assert (query.label, query.looks) == (1, [Look(32, 17, 15), Look(64, 43, 19)])
+    query = told(LEADER, [(2, 29, 1), (20, 12, 0), (32, 0, 0)])
+    assert LEADER.prove(query.looks[:1]).radius > 0.1
+    assert (query.label, query.selection) == (1, [2, 29, 1])  # though another leads by now
+    assert query.looks[-1] == Look(96, 41, 54)
+    assert LEADER.prove(query.looks).radius == LEADER.prove(query.looks[:1]).radius
+    assert query.tallies == (
+        Tally(0, SELECTION, 0, (2, 29, 1)),
+        Tally(0, ESTIMATION, 96, (54, 41, 1), 1, tuple(query.looks)),
+    )
 
 
 def test_a_known_label_is_tested_without_a_selection() -> None:
     plan = KnownLabelPlan(SIGMA, 0.05, 0, 600, radii=(0.1,))
-    transcript = transcribe(plan, [(30, 1, 1)], truth=0)
-    assert (transcript.guess, transcript.selection, transcript.request) == (0, [], None)
-    assert plan.claim(transcript.looks).radius > 0.1
-    lost = transcribe(plan, [(30, 1, 1)], truth=2)
-    assert (lost.request, plan.claim(lost.looks).radius) == (None, 0.0)  # another class clearly wins
+    query = told(plan, [(30, 1, 1)], truth=0)
+    assert (query.label, query.selection, query.ask()) == (0, [], None)
+    assert query.tallies == (Tally(0, ESTIMATION, 32, (30, 1, 1), 0, (Look(32, 30, 1),)),)
+    assert plan.certify_votes(query.tallies).radius > 0.1
+    lost = told(plan, [(30, 1, 1)], truth=2)
+    assert (lost.ask(), plan.certify_votes(lost.tallies)) == (None, NO_CLAIM)  # another class clearly wins
 
 
 @pytest.mark.parametrize(
-    ("plan", "truth"), [(PLANS[3], None), (PLANS[0], 1), (LEADER, 1), (PLANS[3], 3), (PLANS[3], -1)]
+    ("plan", "truth", "text"),
+    [
+        (PLANS[3], None, "needs the true label"),
+        (PLANS[0], 1, "chooses the label itself"),
+        (LEADER, 1, "chooses the label itself"),
+        (PLANS[3], 3, "true label from 0 to 2"),
+        (PLANS[3], -1, "true label from 0 to 2"),
+    ],
 )
-def test_a_label_that_is_known_where_it_may_not_be_is_refused(plan: Plan, truth: int | None) -> None:
-    with pytest.raises(InputError, match=r"true label|chooses the label itself"):
-        Transcript(plan, 3, truth)
+def test_a_true_label_that_is_missing_or_out_of_place_is_refused(
+    plan: GaussianPlan, truth: int | None, text: str
+) -> None:
+    with pytest.raises(InputError, match=text):
+        plan.query(3, truth)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda p: p.rule)
-def test_a_transcript_asks_in_order_and_never_for_more_than_n(plan: Plan) -> None:
-    transcript, asked = Transcript(plan, 3, 1 if plan.rule == "known label" else None), 0
-    if plan.selects:
-        assert transcript.request == Request(SELECTION, 10)
-        transcript.answer(Request(SELECTION, 10), (1, 6, 3))
-    assert transcript.guess == 1
-    while (request := transcript.request) is not None:
-        assert request.stage == ESTIMATION
-        asked += request.draws
-        won = request.draws // 2 + 1
-        transcript.answer(request, (0, won, request.draws - won - 1))  # one draw fails each time
-    assert asked == transcript.n <= plan.n
-    assert transcript.looks[-1].label == transcript.votes[1]
-    assert transcript.looks[-1].rival == transcript.n - transcript.votes[1]  # the one other class, and failures
+def test_a_query_asks_in_order_and_never_for_more_than_n(plan: GaussianPlan) -> None:
+    query, asked = plan.query(3, 1 if plan.needs_truth else None), 0
+    if plan.label_from == "selection":
+        assert query.ask() == query.ask() == Ask(0, SELECTION, 10)
+        query.tell(Ask(0, SELECTION, 10), (1, 6, 3))
+    assert query.label == 1
+    while (ask := query.ask()) is not None:
+        assert ask.stage == ESTIMATION
+        asked += ask.draws
+        won = ask.draws // 2 + 1
+        query.tell(ask, (0, won, ask.draws - won - 1))  # one draw fails each time
+    assert asked == query.n <= plan.n
+    assert query.looks[-1].label == query.votes[1]
+    assert query.looks[-1].rival == query.n - query.votes[1]  # the one other class, and failures
 
 
 def test_failed_draws_are_the_rivals() -> None:
-    transcript = Transcript(FixedPlan(SIGMA, 0.1, 10, 100), 2)
-    transcript.answer(Request(SELECTION, 10), (10, 0))
-    transcript.answer(Request(ESTIMATION, 100), (60, 5))
-    assert transcript.looks == [Look(100, 60, 40)]
+    query = told(FixedPlan(SIGMA, 0.1, 10, 100), [(10, 0), (60, 5)])
+    assert query.looks == [Look(100, 60, 40)]
 
 
-def test_a_poll_asks_once() -> None:
-    poll = Poll(2, 7)
-    assert poll.request is not None
-    poll.answer(poll.request, (3, 4))
-    assert (poll.request, poll.votes) == (None, [3, 4])
+@pytest.mark.parametrize("plan", [*PLANS, LEADER], ids=lambda p: p.rule)
+def test_a_query_that_was_told_nothing_has_no_tallies_and_proves_nothing(plan: GaussianPlan) -> None:
+    query = plan.query(3, 1 if plan.needs_truth else None)
+    assert query.tallies == ()
+    assert plan.certify_votes(query.tallies) == NO_CLAIM
+
+
+def test_a_selection_alone_proves_nothing() -> None:
+    query = told(PLANS[2], [(10, 0)])
+    assert query.tallies == (Tally(0, SELECTION, 10, (10, 0)),)
+    assert PLANS[2].certify_votes(query.tallies) == NO_CLAIM
+
+
+def test_a_query_may_draw_from_another_view() -> None:
+    query = PLANS[0].query(2, view=3)
+    while (ask := query.ask()) is not None:
+        assert ask.view == 3
+        query.tell(ask, (ask.draws, 0))
+    assert [tally.view for tally in query.tallies] == [3, 3]
+    assert PLANS[0].certify_votes(query.tallies).radius > 0
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    which=st.sampled_from([*PLANS, LEADER]),
+    shares=st.lists(st.floats(0, 1), min_size=2, max_size=5).filter(lambda shares: sum(shares) > 0.1),
+    failing=st.sampled_from([0.0, 0.02, 0.3]),
+    slack=st.sampled_from([0.0, 0.01]),
+    n=st.sampled_from([64, 600, 2_000]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_tallies_prove_what_the_plan_proved_from_the_looks(
+    which: GaussianPlan, shares: list[float], failing: float, slack: float, n: int, seed: int
+) -> None:
+    plan, rng = replace(which, n=n, slack=slack), np.random.default_rng(seed)
+    chances = [(1 - failing) * share / sum(shares) for share in shares]
+    truth = int(np.argmax(shares)) if plan.needs_truth else None
+    query, drawn, testing = plan.query(len(shares), truth), 0, plan
+    while (ask := query.ask()) is not None:
+        votes = rng.multinomial(ask.draws, [*chances, max(0.0, 1 - sum(chances))])[:-1].tolist()
+        query.tell(ask, votes)
+        drawn += ask.draws
+        if ask.stage == SELECTION:
+            testing = plan.after(votes)
+    proof = testing.prove(query.looks)
+    label = query.label if proof.radius > 0 else None
+    claim = plan.certify_votes(query.tallies)
+    assert claim == Claim(label, proof.radius, (Bound(proof.p_lower, proof.p_upper),))
+    assert sum(tally.draws for tally in query.tallies) == drawn <= plan.most_draws
+    assert drawn == plan.most_draws or not plan.exact
+    assert Gaussian.read(json.loads(json.dumps(plan.stored()))) == plan
+
+
+def test_a_predict_query_asks_once() -> None:
+    query = PredictQuery(2, 7)
+    ask = query.ask()
+    assert ask is not None
+    assert ask.draws == 7
+    query.tell(ask, (3, 4))
+    assert (query.ask(), query.votes) == (None, [3, 4])
+
+
+def test_queries_are_what_the_engine_expects() -> None:
+    assert isinstance(PredictQuery(2, 7), Query)
+    assert not isinstance(PredictQuery(2, 7), CertifyingQuery)
+    assert isinstance(PLANS[0].query(2), CertifyingQuery)

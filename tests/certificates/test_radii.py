@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpmath import erfinv as mp_erfinv
-from mpmath import mp, sqrt
+from mpmath import mp, mpf, sqrt
 from scipy.stats import multinomial
 
 from robustify.certificates.bounds import lower_bound
@@ -31,7 +31,7 @@ RUNNER_UP = [
 ]
 
 
-def exact_quantile(p: float) -> object:
+def exact_quantile(p: float) -> mpf:
     return sqrt(2) * mp_erfinv(2 * mp.mpf(p) - 1)
 
 

@@ -2,7 +2,9 @@ import math
 from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate, pairwise, product, takewhile
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,7 +51,7 @@ levels = st.floats(1e-4, 0.4)
 
 
 def paths(looks: tuple[int, ...], p: float) -> list[tuple[tuple[int, ...], Fraction]]:
-    """All counts that a run can show at its looks, each with its exact chance."""
+    """All possible counts of a run at its looks, each with its exact chance."""
     q, draws = Fraction(p), [b - a for a, b in zip((0, *looks), looks, strict=False)]
     found = []
     for new in product(*(range(n + 1) for n in draws)):
@@ -60,8 +62,35 @@ def paths(looks: tuple[int, ...], p: float) -> list[tuple[tuple[int, ...], Fract
     return found
 
 
+class Behaviour(NamedTuple):
+    """How a test behaves for a label of known probability: chance of a yes, and mean number of draws."""
+
+    power: float
+    mean_draws: float
+
+
+def behaviour(test: GroupSequentialTest, p: float) -> Behaviour:
+    """The exact behaviour of a test, by an independent program; chances below 1e-25 are cut off."""
+    p = 0.0 if p < 1e-30 else p  # SciPy overflows at the least chances
+    alive, first, before, power, mean = np.ones(1), 0, 0, 0.0, 0.0
+    for n, boundary in zip(test.looks, test.boundaries, strict=True):
+        new = n - before
+        mean += new * float(alive.sum())
+        reach = 12 * math.sqrt(new * p * (1 - p)) + 40
+        low, high = max(0, math.floor(new * p - reach)), min(new, math.ceil(new * p + reach))
+        alive, first = np.convolve(alive, binom.pmf(np.arange(low, high + 1), new, p)), first + low
+        power += float(alive[max(0, boundary - first) :].sum())
+        alive = alive[: max(0, boundary - first)]
+        kept = np.flatnonzero(alive > 1e-25)
+        if not kept.size:
+            break
+        alive, first = alive[kept[0] : kept[-1] + 1], first + int(kept[0])
+        before = n
+    return Behaviour(power, mean)
+
+
 def adversary(looks: tuple[int, ...], certifies: list[int], p: float) -> float:
-    """The greatest chance of a certificate that a rule for when to stop can reach, by backward induction."""
+    """The greatest chance of a certificate that any stopping rule can reach, by backward induction."""
     value = [float(h >= certifies[-1]) for h in range(looks[-1] + 1)]
     for n, after, least in zip(looks[-2::-1], looks[:0:-1], certifies[-2::-1], strict=True):
         steps = binom.pmf(range(after - n + 1), after - n, p)
@@ -95,20 +124,20 @@ def test_looks_are_spaced_and_end_at_the_maximum(n_max: int, first: int, ratio: 
 @pytest.mark.parametrize(("p", "share", "mean"), GOLDEN)
 def test_mean_draws_have_the_published_values(p: float, share: float, mean: int) -> None:
     p0 = float(ndtr(share * ndtri(p)))
-    found = group_sequential_test(p0, alpha=0.001, looks=LOOKS).characteristics(p)
-    assert found.mean_trials == pytest.approx(mean, abs=0.6)
+    found = behaviour(group_sequential_test(p0, alpha=0.001, looks=LOOKS), p)
+    assert found.mean_draws == pytest.approx(mean, abs=0.6)
     assert found.power > 0.99 or (p, share) == (0.999, 0.95)
     if share >= 0.8:  # a test that knew p would need so many
         oracle = -math.log(0.001) / (p * math.log(p / p0) + (1 - p) * math.log((1 - p) / (1 - p0)))
-        assert oracle < found.mean_trials < 1.25 * oracle
+        assert oracle < found.mean_draws < 1.25 * oracle
 
 
 @pytest.mark.parametrize("p0", [0.5, 0.6, 0.8, 0.9, 0.95, 0.99, 0.999])
 def test_the_size_is_alpha_or_little_less(p0: float) -> None:
     test = group_sequential_test(p0, alpha=0.001, looks=LOOKS)
     assert (0.95 if p0 < 0.999 else 0.9) * 0.001 <= test.size <= 0.001
-    assert test.characteristics(p0).power == pytest.approx(test.size, rel=2e-9)
-    assert test.characteristics(p0).power < test.size
+    assert behaviour(test, p0).power == pytest.approx(test.size, rel=2e-9)
+    assert behaviour(test, p0).power < test.size
 
 
 @settings(deadline=None, max_examples=60)
@@ -133,23 +162,23 @@ def test_tails_too_small_to_follow_are_spent() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(p0=chances, alpha=levels, p=st.floats(0, 1))
-def test_characteristics_are_those_of_enumeration(p0: float, alpha: float, p: float) -> None:
+def test_power_and_mean_draws_are_those_of_enumeration(p0: float, alpha: float, p: float) -> None:
     test = group_sequential_test(p0, alpha=alpha, looks=TINY)
     power, mean = Fraction(0), Fraction(0)
     for counts, chance in paths(TINY, p):
         crossed = [test.crossed(counts[: look + 1]) for look in range(len(TINY))]
         power += chance * crossed[-1]
         mean += chance * (TINY[crossed.index(True)] if crossed[-1] else TINY[-1])
-    assert test.characteristics(p) == pytest.approx((float(power), float(mean)), abs=1e-12)
+    assert behaviour(test, p) == pytest.approx((float(power), float(mean)), abs=1e-12)
 
 
 @settings(deadline=None, max_examples=30)
 @given(p0=st.floats(0.3, 0.99), alpha=levels, ps=st.lists(st.floats(0, 1), min_size=2, max_size=8))
 def test_power_grows_with_the_truth(p0: float, alpha: float, ps: list[float]) -> None:
     test = group_sequential_test(p0, alpha=alpha, looks=(16, 32, 64, 128))
-    power = [test.characteristics(p).power for p in sorted(ps)]
+    power = [behaviour(test, p).power for p in sorted(ps)]
     assert all(a <= b + 1e-12 for a, b in pairwise(power))
-    assert all(test.characteristics(p).power <= alpha for p in ps if p <= p0)
+    assert all(behaviour(test, p).power <= alpha for p in ps if p <= p0)
 
 
 @pytest.mark.parametrize("p0", [0.5, 0.8, 0.95])
@@ -164,16 +193,16 @@ def test_no_rule_for_when_to_stop_reaches_more_than_alpha(p0: float) -> None:
 
 def test_the_looks_may_spend_what_their_rule_allows() -> None:
     test = group_sequential_test(0.8, alpha=0.001, looks=LOOKS)
-    early = replace(test, looks=LOOKS[:-1], boundaries=test.boundaries[:-1]).characteristics(0.8)
+    early = behaviour(replace(test, looks=LOOKS[:-1], boundaries=test.boundaries[:-1]), 0.8)
     assert 0.95 < early.power / (0.001 * 70 / 71) <= 1
     last = last_boundary(0.8, alpha=0.001, looks=LOOKS, boundaries=test.boundaries[:-1])
     assert last == test.boundaries[-1]
     lower = replace(test, boundaries=(*test.boundaries[:-1], last - 1))
-    assert lower.characteristics(0.8).power > 0.001
+    assert behaviour(lower, 0.8).power > 0.001
 
 
 def nested_claims(tests: list[GroupSequentialTest], counts: tuple[int, ...]) -> int:
-    """How decisions count: a threshold only if all smaller ones have crossed too, at whichever look."""
+    """Number of thresholds that a decision claims: each needs all smaller ones to be crossed too, at any look."""
     return sum(1 for _ in takewhile(lambda test: test.crossed(counts), tests))
 
 
@@ -187,7 +216,7 @@ def nested_claims(tests: list[GroupSequentialTest], counts: tuple[int, ...]) -> 
 def test_nested_claims_are_false_with_chance_at_most_alpha(
     thresholds: list[float], alpha: float, p: float, exact: bool
 ) -> None:
-    """At any true p, also at a threshold itself, where the error is greatest."""
+    """The truth is any p, or a threshold itself, where the error is greatest."""
     truth = thresholds[1] if exact else p
     tests = [group_sequential_test(p0, alpha=alpha, looks=TINY) for p0 in thresholds]
     true = sum(p0 < truth for p0 in thresholds)
@@ -196,7 +225,7 @@ def test_nested_claims_are_false_with_chance_at_most_alpha(
 
 
 def leader_error(test: GroupSequentialTest) -> float:
-    """The chance that either of two equally likely classes ever crosses, by a program of its own."""
+    """The chance that either of two equally likely classes ever crosses, by an independent program."""
     alive, wrong, trials = {0: 1.0}, 0.0, 0
     for n, boundary in zip(test.looks, test.boundaries, strict=True):
         steps, after = binom.pmf(range(n - trials + 1), n - trials, 0.5), dict[int, float]()
@@ -227,11 +256,11 @@ def test_following_the_leader_has_the_published_error() -> None:
 @settings(deadline=None, max_examples=40)
 @given(p0=st.floats(0.5, 0.95), alpha=st.floats(1e-4, 0.05), shares=st.lists(st.floats(0, 1), min_size=1, max_size=5))
 def test_false_classes_together_cross_with_chance_at_most_alpha(p0: float, alpha: float, shares: list[float]) -> None:
-    """A union over classes, of whichever probabilities below the threshold."""
+    """The classes have any probabilities below the threshold, and their chances of crossing add up."""
     test = group_sequential_test(p0, alpha=alpha, looks=(16, 32, 64, 96), selection_free=True)
     ps = [min(p0, share / max(1.0, sum(shares))) for share in [*shares, 0.0]]
-    assert sum(test.characteristics(p).power for p in ps) <= alpha
-    assert all(test.characteristics(p).power <= p / p0 * test.size + 1e-25 for p in ps)
+    assert sum(behaviour(test, p).power for p in ps) <= alpha
+    assert all(behaviour(test, p).power <= p / p0 * test.size + 1e-25 for p in ps)
 
 
 @pytest.mark.parametrize("p0", [0.5, 0.6, 0.9, 0.99, 0.999])
@@ -251,8 +280,8 @@ def test_a_look_that_cannot_certify_says_so() -> None:
     assert test.boundaries[:2] == (33, 65)
     assert not test.crossed([32, 64])
     assert test.crossed([32, 64, 96])
-    assert test.characteristics(1.0) == (1.0, 96.0)
-    assert test.characteristics(0.0) == (0.0, 96.0)
+    assert behaviour(test, 1.0) == (1.0, 96.0)
+    assert behaviour(test, 0.0) == (0.0, 96.0)
 
 
 @pytest.mark.parametrize("counts", [(-1,), (4,), (3, 7), (1, 2, 3, 4)])
@@ -279,8 +308,6 @@ def test_impossible_tests_are_refused(p0: float, alpha: float, looks: tuple[int,
         group_sequential_test(p0, alpha=alpha, looks=looks)
 
 
-def test_other_impossible_arguments_are_refused() -> None:
-    with pytest.raises(InputError, match="a ratio of at least 1"):
+def test_looks_that_do_not_grow_are_refused() -> None:
+    with pytest.raises(InputError, match="a finite ratio of at least 1"):
         geometric_looks(100, ratio=0.9)
-    with pytest.raises(InputError, match="expected a probability"):
-        group_sequential_test(0.5, alpha=0.1, looks=TINY).characteristics(1.5)

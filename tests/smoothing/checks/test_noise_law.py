@@ -81,15 +81,15 @@ def test_accepts_much_true_noise(grid: bool, sigma: float) -> None:
 
 def test_chances_are_chances() -> None:
     """Of true noise, a test finds a chance below 5 % in at most 5 % of cases, and not much more rarely."""
-    chances = []
+    found = []
     for seed in range(60):
         grid = bool(seed % 2)
         noise = fed(gaussian(seed, 40, 3, 8, 8), 0.12, grid=grid)
-        chances += [finding.chance for finding in checked([noise], 0.12, grid=grid).findings()[2:-1]]
-    low = sum(chance < 0.05 for chance in chances)
+        found += [finding.chance for finding in checked([noise], 0.12, grid=grid).findings()[2:-1]]
+    low = sum(chance < 0.05 for chance in found)
     # nearly independent: coins are fair whatever the others show
-    assert len(chances) == 660
-    assert 0.02 * len(chances) < low < 0.07 * len(chances)
+    assert len(found) == 660
+    assert 0.02 * len(found) < low < 0.07 * len(found)
 
 
 def uniform(normal: Tensor) -> Tensor:
@@ -273,10 +273,10 @@ def test_every_test_pays_its_share() -> None:
 
 @pytest.mark.parametrize(("n", "p"), [(1, 0.5), (7, 0.5), (40, 0.125), (300, 0.1), (2_000, 0.5)])
 def test_a_binomial_test_keeps_its_level_exactly(n: int, p: float) -> None:
-    chances = np.array([chances.coincidence(k, n, p) for k in range(n + 1)])
+    found = np.array([chances.coincidence(k, n, p) for k in range(n + 1)])
     law = binom.pmf(np.arange(n + 1), n, p)
     for level in (0.5, 0.05, 1e-3, 1e-6):
-        assert law[chances < level].sum() <= level
+        assert law[found < level].sum() <= level
     assert chances.coincidence(0, n, p) == pytest.approx(min(1, 2 * (1 - p) ** n), rel=1e-9)
 
 

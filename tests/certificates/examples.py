@@ -1,4 +1,4 @@
-"""One plan of each kind."""
+"""Plans that several test files share, one of each kind."""
 
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan
 from robustify.certificates.plans import AdaptivePlan, FixedPlan
