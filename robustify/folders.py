@@ -9,16 +9,36 @@ from robustify.errors import RunError
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Writes beside, flushes to the disk, then renames: a reader sees the old file or the new one."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    """Writes a file, or replaces it: a reader sees the old content or the new one, never a part."""
+    with _beside(file, content) as complete:
+        complete.replace(file)
+
+
+def write_once(file: Path, content: bytes) -> bool:
+    """Writes a file that does not exist yet; False, with nothing written, where it does.
+
+    Of several processes that write the same file at once, one succeeds.
+    """
+    with _beside(file, content) as complete:
+        try:
+            os.link(complete, file)
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextmanager
+def _beside(file: Path, content: bytes) -> Iterator[Path]:
+    """A temporary file next to the one that is meant, with all of its content on the disk."""
+    complete = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as stream:
+        with complete.open("wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        beside.replace(file)
+        yield complete
     finally:
-        beside.unlink(missing_ok=True)
+        complete.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -26,8 +46,8 @@ def disk(folder: Path, safe: str) -> Iterator[None]:
     """Turns disk errors into a `RunError` that says what is safe and what to do.
 
     Arguments:
-        folder: What is written to.
-        safe: What was not lost, as the subject of a sentence: "Rows written before".
+        folder: The folder that is written to.
+        safe: What is not lost, as the subject of a sentence: "Rows written before".
     """
     try:
         yield

@@ -1,30 +1,25 @@
-"""What a run would cost, from three batches; no vote is kept."""
+"""What a run would cost, measured on a few batches; no vote is kept."""
 
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from os import PathLike
 from typing import final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 import torch
+from torch import Tensor
 
-from robustify.certificates.plans import FixedPlan, Plan
+from robustify.certificates.family import Plan
 from robustify.data import Sample
 from robustify.errors import InputError
-from robustify.format import duration, memory
-from robustify.runs.ledger import Attempt, Ledger, image_keys, model_key
-from robustify.runs.rows import SCHEMA
-from robustify.runs.statements import at_most
+from robustify.format import at_most, duration, memory
+from robustify.runs.attempts import Attempts, spending
+from robustify.runs.rows import Row, row_bytes
 from robustify.smoothing import Settings, SmoothedClassifier
-from robustify.smoothing.noise import NoiseAddress, NoiseStream, Soundness
-from robustify.types import Image
 
-_BATCHES = 3
-_REHEARSAL = 99
-"""A stage of its own: its draws are no certificate's."""
+_LIKELY = 0.9
+"""Share of the draws that vote for the label, in the row whose size is measured."""
 
 
 @final
@@ -33,16 +28,16 @@ class Estimate:
     """The cost of a run.
 
     Arguments:
-        images: To certify.
-        alpha: Allowed chance, per image, of a false certificate, after all sharing.
-        attempt: Which one it would be by the ledger; None without a ledger.
-        draws: Forward passes of single images, at most.
+        images: Number of images to certify.
+        alpha: Allowed chance, for each image, of a false certificate, after all sharing.
+        attempt: Number of the attempt that the run would be by the ledger; None without a ledger.
+        draws: The most forward passes of single images.
         exact: Whether it is exactly so many.
         batch: Images per forward pass.
-        seconds: At most, at the speed measured.
+        seconds: The most time, at the speed measured.
         memory: Peak so far, in bytes, on the device.
         device: Where the model is.
-        output: Bytes on disk, about, while the run lasts; less after it.
+        output: Approximate bytes on disk while the run lasts; less after it.
     """
 
     images: int
@@ -72,13 +67,17 @@ class Estimate:
 
 
 def estimate(
-    model: SmoothedClassifier, samples: Sequence[Sample], settings: Settings, *, ledger: Path | None = None
+    model: SmoothedClassifier,
+    samples: Sequence[Sample],
+    settings: Settings,
+    *,
+    ledger: str | PathLike[str] | None = None,
 ) -> Estimate:
-    """Times three full batches after a warm-up, noise and all, on the first image that can be used.
+    """Times a few full batches, noise and all, on the first image that can be used.
 
     Arguments:
         model, samples, settings: As `certify_dataset` takes them.
-        ledger: Of a new run; it is read, and all images with it, but nothing is charged.
+        ledger: Ledger of a new run; it is read, and all images with it, but nothing is charged.
 
     Raises:
         InputError: If a setting cannot be used, or no image can.
@@ -86,30 +85,26 @@ def estimate(
     """
     image = _first(model, samples, settings.soundness)
     share = settings.over(len(samples))
-    attempt = None
-    if ledger is not None:
-        key, images = model_key(model.provenance(share)), image_keys(model, samples, share.soundness)
-        attempt = Attempt(Ledger(ledger).attempts(key, images, share.alpha) + 1, share.alpha)
-    provenance = model.provenance(share if attempt is None else replace(share, alpha=attempt.alpha))
-    plan = provenance.plan
-    each = plan.n0 + plan.n
-    per_batch = _time(model, image, Soundness(provenance.soundness), provenance.batch)
-    batches = -(-each * len(samples) // provenance.batch)
+    attempt = None if ledger is None else Attempts.at(model, samples, share, ledger).next()
+    provenance = model.provenance(spending(share, attempt))
+    plan, batch = provenance.plan, provenance.batch
+    draws = plan.most_draws * len(samples)
     return Estimate(
         images=len(samples),
         alpha=plan.alpha,
         attempt=attempt.number if attempt else None,
-        draws=each * len(samples),
-        exact=isinstance(plan, FixedPlan),
-        batch=provenance.batch,
-        seconds=batches * per_batch,
+        draws=draws,
+        exact=plan.exact,
+        batch=batch,
+        seconds=-(-draws // batch) * model.time_batch(image, soundness=provenance.soundness, batch=batch),
         memory=_peak(model.classifier.device),
         device=str(model.classifier.device),
         output=len(samples) * _row_size(plan, len(model.labels)),
     )
 
 
-def _first(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> Image:
+def _first(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> Tensor:
+    """The first image that can be used."""
     if not samples:
         raise InputError("expected at least one image to certify; got none")
     for sample in samples:
@@ -118,19 +113,6 @@ def _first(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str)
         except InputError as error:
             last = error
     raise last
-
-
-@torch.inference_mode()
-def _time(model: SmoothedClassifier, image: Image, soundness: Soundness, batch: int) -> float:
-    """Seconds a batch; the warm-up is not counted."""
-    noise = NoiseStream(NoiseAddress(0, "rehearsal", _REHEARSAL), tuple(image.shape))
-    started = 0.0
-    for i in range(_BATCHES + 1):
-        if i == 1:
-            started = time.perf_counter()
-        # What waits for the device is part of the time.
-        model.logits(soundness.add(image, noise.take(batch), model.sigma)).argmax(dim=1).cpu()
-    return (time.perf_counter() - started) / _BATCHES
 
 
 def _peak(device: torch.device) -> int:
@@ -143,10 +125,13 @@ def _peak(device: torch.device) -> int:
 
 
 def _row_size(plan: Plan, classes: int) -> int:
-    """Of one row's file, with counts that hardly compress and half of the looks."""
-    counts = [(i * 7919) % (plan.n + 1) for i in range(classes)]
-    looks = [[n, n - n // 3, n // 3] for n in plan.schedule[: (len(plan.schedule) + 1) // 2]]
-    row = {"sample": "x" * 40, "selection": counts, "votes": counts, "looks": looks, "seed": "7" * 39}
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([{**row, "pixels": "0" * 64}], schema=SCHEMA), sink, compression="zstd")
-    return len(sink.getvalue())
+    """Bytes of the file of one row whose label wins most of the votes, the others being scattered over all classes."""
+    chances = np.full(classes, (1 - _LIKELY) / classes)
+    chances[0] += _LIKELY
+    generator = np.random.default_rng(0)
+    query = plan.query(classes, 0 if plan.needs_truth else None)
+    while (ask := query.ask()) is not None:
+        query.tell(ask, generator.multinomial(ask.draws, chances).tolist())
+    claim, tallies = plan.certify_votes(query.tallies), query.tallies
+    row = Row("x" * 40, 0, claim.label, claim.radius, claim.bounds, tallies, batch=64, pixels="0" * 64, seconds=1.0)
+    return len(row_bytes([row]))

@@ -1,74 +1,99 @@
 """A run on disk, read without a model and without changing anything."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, final
 
-from robustify.certificates.plans import Plan
-from robustify.certificates.rules import plan_of
-from robustify.errors import InputError, RunError
-from robustify.runs.rows import Row, RowStore
-
-_NEEDED = ("rule", "sigma", "alpha", "n0", "n", "slack", "seed", "soundness", "samples", "labels", "contract")
+from robustify.certificates.family import Plan, read_plan
+from robustify.contract import InputContract, Numerics
+from robustify.errors import RunError
+from robustify.runs import version1
+from robustify.runs.config import read_config
+from robustify.runs.rows import Row, RowStore, read_rows
 
 
 @final
 @dataclass(frozen=True)
-class StoredRun:
-    """What a run folder holds, while the run lasts or after it.
+class Run:
+    """What a run folder holds, while the run lasts or after it; as text, what it adds up to.
 
     Arguments:
-        folder: Where it is.
+        folder: The folder.
         config: What was run, from `run.json`.
-        rows: Those written so far, by sample id.
+        rows: One per certified image so far, ordered by sample.
         finished: Whether the run has come to its end.
+        unreadable: Name and reason for each image that could not be used; known to the process that certified them.
     """
 
     folder: Path
-    config: dict[str, Any]
-    rows: list[Row]
+    config: dict[str, Any] = field(repr=False)
+    rows: list[Row] = field(repr=False)
     finished: bool
+    unreadable: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def plan(self) -> Plan:
         """The question that was asked of every image.
 
         Raises:
+            PluginError: If its family of certificates is not installed.
             RunError: If `run.json` describes none.
         """
-        c = self.config
         try:
-            return plan_of(
-                c["rule"],
-                sigma=float(c["sigma"]),
-                alpha=float(c["alpha"]),
-                n0=c["n0"],
-                n=c["n"],
-                slack=float(c["slack"]),
-                radii=tuple(map(float, c.get("radii", ()))),
-            )
-        except (InputError, TypeError, ValueError) as error:
+            return read_plan(self.config["family"], self.config["plan"])
+        except RunError as error:
             raise RunError(f"{str(self.folder / 'run.json')!r} describes no possible run: {error}") from error
 
+    @property
+    def contract(self) -> InputContract:
+        """The space in which noise was added and radii live."""
+        return InputContract(**self.config["contract"])
 
-def read_run(folder: str | PathLike[str]) -> StoredRun:
+    @property
+    def numerics(self) -> Numerics:
+        """How the networks computed."""
+        return Numerics(**self.config["numerics"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return tuple(self.config["labels"])
+
+    @property
+    def soundness(self) -> str:
+        """How noise met pixels: "grid" or "float"."""
+        return str(self.config["soundness"])
+
+    @property
+    def samples(self) -> int:
+        """Number of images that are to be certified."""
+        return int(self.config["samples"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the noise, 128 bits."""
+        return int(self.config["seed"])
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the seed came from the operating system."""
+        return bool(self.config["fresh"])
+
+    def __str__(self) -> str:
+        from robustify.runs.status import status  # which reads runs, and so imports this module
+
+        return str(status(self))
+
+
+def read_run(folder: str | PathLike[str]) -> Run:
     """Reads a run folder.
 
     Raises:
         RunError: If it holds no run, or one that cannot be read.
     """
     folder = Path(folder)
-    file = folder / "run.json"
-    if not file.is_file():
-        raise RunError(f"{str(folder)!r} holds no certification run: there is no run.json")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {str(file)!r}: {error}") from error
-    missing = [key for key in _NEEDED if not isinstance(config, dict) or key not in config]
-    if missing:
-        raise RunError(f"{str(file)!r} does not describe a certification run: it lacks {', '.join(missing)}")
-    finished = (folder / "rows.parquet").is_file() and not any((folder / "rows").glob("*.parquet"))
-    return StoredRun(folder, config, RowStore(folder, config).rows(), finished)
+    config, store = read_config(folder), RowStore(folder)
+    rows = store.rows(version1.read_rows if config["format"] == 1 else read_rows)
+    return Run(folder, config, rows, store.finished)

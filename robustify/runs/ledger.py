@@ -1,7 +1,7 @@
 r"""A ledger of attempts: certifying again until it works must not pay.
 
-Of :math:`m` independent attempts at one image, each false with chance at most :math:`\alpha`, some one is false with
-chance up to :math:`1 - (1 - \alpha)^m`. With a ledger the i-th attempt at an image may err only with chance
+If each of :math:`m` independent attempts at one image is false with chance at most :math:`\alpha`, the chance that any
+is false is up to :math:`1 - (1 - \alpha)^m`. With a ledger the i-th attempt at an image may err only with chance
 :math:`\frac{6}{\pi^2 i^2} \alpha`; since :math:`\sum_i i^{-2} = \pi^2 / 6`, all attempts together stay within alpha,
 however many there are and whichever of them is shown.
 
@@ -12,30 +12,24 @@ attempts at one image never repeat, which is all that the sum needs.
 
 import json
 import math
-import os
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
-from robustify.certificates import Provenance
 from robustify.certificates.bounds import check_alpha
 from robustify.certificates.radii import check_count
-from robustify.data import Sample
-from robustify.errors import InputError, RunError
-from robustify.folders import disk
-from robustify.runs.rows import pixels_hash
-from robustify.smoothing import SmoothedClassifier
+from robustify.errors import RunError
+from robustify.folders import disk, write_once
 
 
 @final
 @dataclass(frozen=True)
 class Attempt:
-    """What a run may spend on each image.
+    """One of the attempts at an image, and what it may spend.
 
     Arguments:
-        number: Counts attempts, from 1.
+        number: Number of the attempt, from 1.
         total: Allowed chance that, of all attempts at one image, any is false.
     """
 
@@ -55,6 +49,8 @@ class Attempt:
 @final
 @dataclass(frozen=True)
 class _Charge:
+    """The content of one file of a ledger."""
+
     model: str
     attempt: int
     total: float
@@ -63,7 +59,7 @@ class _Charge:
 
 @final
 class Ledger:
-    """A folder with one file a charge; files are added, never changed.
+    """A folder with one file for each charge; files are added, never changed.
 
     A charge is on disk, whole, before `charge` returns: killed at any moment, a run has drawn nothing that is not
     charged. Several processes may charge at once.
@@ -79,7 +75,7 @@ class Ledger:
         """The most attempts at any of the images so far.
 
         Arguments:
-            model: As `model_key` gives it.
+            model: Name of the smoothed classifier, as `robustify.runs.attempts` makes it.
             images: SHA-256 of the pixels of each.
             total: Allowed chance that, of all attempts at one image, any is false.
 
@@ -89,7 +85,10 @@ class Ledger:
         return self._attempts(self._charges(), model, images, total)
 
     def charge(self, model: str, images: Collection[str], total: float) -> Attempt:
-        """Charges one more attempt at all of the images; arguments and errors are those of `attempts`."""
+        """Charges one more attempt at all of the images.
+
+        Arguments and errors are those of `attempts`.
+        """
         while True:
             charges = self._charges()
             attempt = Attempt(self._attempts(charges, model, images, total) + 1, total)
@@ -109,20 +108,9 @@ class Ledger:
 
     def _add(self, content: bytes, position: int) -> bool:
         """Writes the file of a position whole, or not at all where another process was faster."""
-        beside = self.folder / f".charge.{os.getpid()}"
         with disk(self.folder, "Charges written before"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with beside.open("wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.link(beside, self._file(position))
-            except FileExistsError:
-                return False
-            finally:
-                beside.unlink(missing_ok=True)
-        return True
+            return write_once(self._file(position), content)
 
     def _charges(self) -> list[_Charge]:
         found = []
@@ -137,18 +125,3 @@ class Ledger:
 
     def _file(self, position: int) -> Path:
         return self.folder / f"{position:06d}.json"
-
-
-def image_keys(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> set[str]:
-    """SHA-256 of the pixels of each sample that can be used; the others are named when a run comes to them."""
-    keys = set[str]()
-    for sample in samples:
-        with suppress(InputError):
-            keys.add(pixels_hash(model.prepare(sample.image, soundness)))
-    return keys
-
-
-def model_key(provenance: Provenance) -> str:
-    """Names the smoothed classifier that certificates with this provenance are about."""
-    e = provenance
-    return f"{e.classifier} {e.denoiser} {e.dtype} {e.plan.sigma!r} {e.contract}"

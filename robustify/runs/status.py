@@ -1,13 +1,14 @@
-"""How far a run is and what it says so far; reads its folder only, while it lasts or after it."""
+"""How far a run is, and what its rows say so far; needs its folder only, while it lasts or after it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from robustify.certificates.certificate import floor
-from robustify.certificates.decisions import RadiusPlan
-from robustify.format import duration
-from robustify.runs.folder import StoredRun
+from robustify.certificates.family import Plan
+from robustify.format import duration, floor
+from robustify.runs.folder import Run
 from robustify.runs.metrics import average_certified_radius
+from robustify.runs.rows import Row
 from robustify.runs.statements import (
     accuracy_interval,
     accuracy_lower_bound,
@@ -27,9 +28,9 @@ class Accuracy:
 
     Arguments:
         radius: ℓ2, in [0, 1] pixels.
-        share: Of the labelled images so far.
-        low, high: 95 % interval for images like these; takes those done for a random sample of all.
-        proven: The true certified accuracy on these very images is at least this, with 99.9 % confidence.
+        share: Share of the labelled images so far whose true label is certified there.
+        low, high: 95 % interval for images like these, as if those done were a random sample of all.
+        proven: Lower bound on the true certified accuracy on these very images, with 99.9 % confidence.
     """
 
     radius: float
@@ -52,16 +53,16 @@ class Status:
     """A run at one moment.
 
     Arguments:
-        done, total: Images.
-        finished: Whether it has come to its end; images that are not done then could not be used.
-        draws: Spent on the images done.
-        accuracies: At a few radii; none without labelled images.
-        mean_radius: Average certified radius of the labelled images.
-        abstained: Images without a certificate.
-        seconds: Spent so far.
+        done, total: Numbers of images.
+        finished: Whether the run has come to its end; images that are not done then could not be used.
+        draws: Number of draws that the images done took.
+        accuracies: Certified accuracy at a few radii; none without labelled images.
+        mean_radius: Average certified radius of the labelled images; None without any.
+        abstained: Number of images without a certificate.
+        seconds: Time spent so far.
         left: Estimated seconds to the end; None before the first image.
-        alpha: Allowed chance, per image, of a false certificate.
-        remarks: What certificates claim besides the usual, in sentences.
+        alpha: Allowed chance, for each image, of a false certificate.
+        remarks: What the certificates claim besides the usual, in sentences.
     """
 
     done: int
@@ -99,32 +100,40 @@ class Status:
         return spent + (f", about {duration(self.left)} left" if self.left is not None else "")
 
 
-def status(run: StoredRun) -> Status:
+def status(run: Run) -> Status:
     """What the rows written so far add up to; accuracy at the radii decided, or else at 0, sigma and 2 sigma."""
-    rows, plan, total = run.rows, run.plan, int(run.config["samples"])
+    rows, plan = run.rows, run.plan
     labelled = [row for row in rows if row.truth is not None]
-    radii = plan.radii if isinstance(plan, RadiusPlan) else (0.0, plan.sigma, 2 * plan.sigma)
     seconds = sum((row.seconds for row in rows), 0.0)
-    left = 0.0 if run.finished else seconds / len(rows) * (total - len(rows)) if rows else None
     return Status(
         done=len(rows),
-        total=total,
+        total=run.samples,
         finished=run.finished,
-        draws=sum(row.n0 + row.drawn for row in rows),
-        accuracies=tuple(_accuracy(run, r) for r in radii) if labelled else (),
+        draws=sum(row.draws for row in rows),
+        accuracies=tuple(_accuracy(labelled, r, plan.alpha) for r in shown_radii(plan)) if labelled else (),
         mean_radius=average_certified_radius(labelled) if labelled else None,
         abstained=sum(row.label is None for row in rows),
         seconds=seconds,
-        left=left,
+        left=_left(run, seconds),
         alpha=plan.alpha,
-        remarks=tuple(remarks(run.config)),
+        remarks=tuple(remarks(run)),
     )
 
 
-def _accuracy(run: StoredRun, radius: float) -> Accuracy:
-    labelled = [row for row in run.rows if row.truth is not None]
+def shown_radii(plan: Plan) -> tuple[float, ...]:
+    """Radii at which accuracy is worth telling: those that were decided, or else 0, sigma and 2 sigma."""
+    return plan.radii or (0.0, plan.scale, 2 * plan.scale)
+
+
+def _left(run: Run, seconds: float) -> float | None:
+    """Seconds to the end, if the images to come take as long as those done; None before the first."""
+    if run.finished:
+        return 0.0
+    return seconds / len(run.rows) * (run.samples - len(run.rows)) if run.rows else None
+
+
+def _accuracy(labelled: Sequence[Row], radius: float, alpha: float) -> Accuracy:
     right = sum(row.correct and row.radius > radius for row in labelled)
-    low, high = accuracy_interval(right, len(labelled))
     share = right / len(labelled)
-    proven = accuracy_lower_bound(share, len(labelled), float(run.config["alpha"]), rho=RHO)
-    return Accuracy(radius, share, low, high, proven)
+    low, high = accuracy_interval(right, len(labelled))
+    return Accuracy(radius, share, low, high, accuracy_lower_bound(share, len(labelled), alpha, rho=RHO))

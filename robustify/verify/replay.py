@@ -1,33 +1,40 @@
 """Repeats rows of a run from their seeds: the same model on the same images must vote the same again."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+from typing import Any
+
+from torch import Tensor
 
 from robustify.certificates import Certificate, Provenance
+from robustify.certificates.family import Plan, View
 from robustify.data import Sample
 from robustify.errors import RunError
-from robustify.runs.folder import StoredRun
-from robustify.runs.rows import Row, pixels_hash
+from robustify.runs import version1
+from robustify.runs.config import differences
+from robustify.runs.folder import Run
+from robustify.runs.rows import Row
 from robustify.smoothing import SmoothedClassifier
-from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint
-from robustify.verify.claims import Problem
+from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint, pixels_fingerprint
+from robustify.verify.claims import Problem, name_of
 
 
-def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: StoredRun, count: int = 5) -> list[Problem]:
+def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: Run, count: int = 5) -> list[Problem]:
     """What differs when `count` rows, spread over the run, are drawn again; nothing if all is well.
 
-    Votes, selection, looks and the hash of the pixels must be identical. True labels of all rows are compared with
-    those of the data.
+    Tallies and the hash of the pixels must be identical. True labels of all rows are compared with those of the data.
 
     Arguments:
-        model: The one of the run; noise of the run's sigma.
+        model: The run's own, with noise of the run's levels.
         samples: The run's data, or more.
         run: What is to be repeated.
-        count: Rows to repeat.
+        count: Number of rows to repeat.
 
     Raises:
-        RunError: If the model is another one, or the data lacks an image of the run.
+        RunError: If the model is another one, the data lacks an image of the run, or robustify 0.1 made the run.
     """
+    version1.refuse(run.folder, run.config)
     check_same_model(model, run)
     by_id = {sample.id: sample for sample in samples}
     missing = [row.sample for row in run.rows if row.sample not in by_id]
@@ -47,24 +54,33 @@ def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: StoredRun,
     return problems
 
 
-def check_same_model(model: SmoothedClassifier, run: StoredRun) -> None:
+def check_same_model(model: SmoothedClassifier, run: Run) -> None:
     """Refuses a model that is not the one of the run.
 
     Raises:
         RunError: With each difference.
     """
-    found = {
-        "classifier_sha256": classifier_fingerprint(model.classifier),
-        "denoiser_sha256": denoiser_fingerprint(model.denoiser, model.sigma),
-        "contract": str(model.contract),
-        "dtype": model.dtype,
-        "labels": list(model.labels),
-        "sigma": model.sigma,
+    sigmas = [view.sigma for view in run.plan.views]
+    stored: dict[str, Any] = {
+        "classifier": {"sha256": run.config["classifier"]["sha256"]},
+        "denoiser": {"sha256": run.config["denoiser"]["sha256"]},
+        **{name: run.config[name] for name in ("family", "contract", "numerics", "labels")},
     }
-    different = [key for key, value in found.items() if run.config.get(key) != value]
-    if different:
-        lines = [f"  {key}: there {run.config.get(key)}, now {found[key]}" for key in different]
+    found: dict[str, Any] = {
+        "classifier": {"sha256": classifier_fingerprint(model.classifier)},
+        "denoiser": {"sha256": denoiser_fingerprint(model.denoiser, sigmas)},
+        "family": model.family.name,
+        "contract": asdict(model.contract),
+        "numerics": asdict(model.numerics),
+        "labels": list(model.labels),
+    }
+    views = {"views": _described(run.plan.views)}, {"views": _described(model.family.views)}
+    if lines := differences({**stored, **views[0]}, {**found, **views[1]}):
         raise RunError("this is not the model of the run, so its rows cannot be repeated:\n" + "\n".join(lines))
+
+
+def _described(views: Sequence[View]) -> list[str]:
+    return [f"{view.base} at sigma = {view.sigma:g}" for view in views]
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
@@ -76,44 +92,43 @@ def spread(rows: Sequence[Row], count: int) -> list[Row]:
     return [rows[i * (len(rows) - 1) // (count - 1)] for i in range(count)]
 
 
-def _replay(
-    model: SmoothedClassifier, by_id: Mapping[str, Sample], run: StoredRun, rows: Sequence[Row]
-) -> list[Problem]:
-    """Rows that share a batch size; those of other pixels are not drawn again."""
-    images = {row.sample: model.prepare(by_id[row.sample].image, row.soundness) for row in rows}
-    pixels = {name: pixels_hash(image) for name, image in images.items()}
+def _replay(model: SmoothedClassifier, by_id: Mapping[str, Sample], run: Run, rows: Sequence[Row]) -> list[Problem]:
+    """Problems of rows that share a batch size; those of other pixels are not drawn again."""
+    images = {row.sample: model.prepare(by_id[row.sample].image, run.soundness) for row in rows}
+    pixels = {name: pixels_fingerprint(image) for name, image in images.items()}
     problems = [
         Problem(row.sample, "pixels", row.pixels, f"{pixels[row.sample]}, those of the data: another image")
         for row in rows
         if row.pixels != pixels[row.sample]
     ]
     same = [row for row in rows if row.pixels == pixels[row.sample]]
-    known = {row.sample: row.truth for row in same if row.truth is not None and not row.selection}
-    again = {row.sample: images[row.sample] for row in same}
-    found = dict(model.certificates(again.items(), _evidence(model, run, rows[0]), truths=known))
-    return problems + [problem for row in same for problem in _compare(row, found[row.sample])]
+    found = {c.sample: c for c in _drawn_again(model, run, same, images)}
+    return problems + [problem for row in same for problem in _compare(row, found[row.sample], run.plan)]
 
 
-def _evidence(model: SmoothedClassifier, run: StoredRun, row: Row) -> Provenance:
-    return Provenance(
+def _drawn_again(
+    model: SmoothedClassifier, run: Run, rows: Sequence[Row], images: Mapping[str, Tensor]
+) -> Iterator[Certificate]:
+    """Certificates of the images of rows that share a batch size."""
+    if not rows:
+        return
+    provenance = Provenance(
         plan=run.plan,
-        seed=int(run.config["seed"]),
-        fresh=bool(run.config.get("fresh")),
-        sample="",
-        soundness=row.soundness,
-        contract=model.contract,
-        classifier=str(run.config["classifier_sha256"]),
-        denoiser=str(run.config["denoiser_sha256"]),
-        dtype=str(run.config["dtype"]),
-        batch=row.batch,
+        seed=run.seed,
+        fresh=run.fresh,
+        soundness=run.soundness,
+        contract=run.contract,
+        classifier=str(run.config["classifier"]["sha256"]),
+        denoiser=str(run.config["denoiser"]["sha256"]),
+        numerics=run.numerics,
+        batch=rows[0].batch,
     )
+    truths = {row.sample: row.truth for row in rows if row.truth is not None} if run.plan.needs_truth else {}
+    yield from model.certificates(((row.sample, images[row.sample]) for row in rows), provenance, truths=truths)
 
 
-def _compare(row: Row, certificate: Certificate) -> list[Problem]:
-    fields = ("selection", "votes", "looks")
-    again = replace(row, **{name: getattr(certificate, name) for name in fields})
-    return [
-        Problem(row.sample, name, getattr(row, name), f"{getattr(again, name)}, as drawn again")
-        for name in fields
-        if getattr(row, name) != getattr(again, name)
-    ]
+def _compare(row: Row, certificate: Certificate, plan: Plan) -> Iterator[Problem]:
+    """The tallies that are not those of the certificate."""
+    for stored, again in zip_longest(row.tallies, certificate.tallies):
+        if stored != again:
+            yield Problem(row.sample, name_of(again or stored, plan), stored, f"{again}, as drawn again")

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from robustify.certificates.rules import plan_of
 
 from robustify import Settings, SmoothedClassifier
-from robustify.certificates.plans import Look
+from robustify.certificates.family import Bound, Look, Tally
+from robustify.certificates.queries import ESTIMATION, SELECTION
 from robustify.certificates.radii import gaussian_radius, runner_up_bounds
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
@@ -23,6 +23,7 @@ from robustify.runs.folder import read_run
 from robustify.runs.metrics import abstention_rate, average_certified_radius, certified_accuracy
 from robustify.runs.rows import Row, RowStore
 from robustify.runs.status import status
+from tests.toys import Shrink
 
 N = 100
 
@@ -39,14 +40,36 @@ def test_rows_hold_what_certificates_hold(
 ) -> None:
     run = certify_dataset(model, samples, out, settings)
     images = [(s.id, model.prepare(s.image)) for s in samples]
-    certificates = dict(model.certificates(images, model.provenance(settings)))
+    certificates = {c.sample: c for c in model.certificates(images, model.provenance(settings))}
+    assert run.plan == model.plan(settings)
     for sample, row in zip(samples, run.rows, strict=True):
         c = certificates[sample.id]
         assert (row.sample, row.truth, row.label, row.radius) == (sample.id, sample.label, c.label, c.radius)
-        assert (row.votes, row.selection, row.looks) == (c.votes, c.selection, c.looks)
-        plan = plan_of(row.rule, radii=row.radii, sigma=row.sigma, alpha=row.alpha, n0=row.n0, n=row.n, slack=row.slack)
-        assert plan == c.provenance.plan
-        assert plan.after(row.selection).claim(row.looks).radius == row.radius
+        assert (row.bounds, row.tallies, row.batch) == (c.bounds, c.tallies, c.provenance.batch)
+        assert (row.votes, row.selection, row.looks, row.draws) == (c.votes, c.selection, c.looks, c.draws)
+        assert run.plan.certify_votes(row.tallies) == (c.label, c.radius, c.bounds)
+
+
+def test_rows_survive_the_disk(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    unlabelled = [replace(samples[0], label=None), *samples[1:]]
+    run = certify_dataset(model, unlabelled, out, Settings(radius=[0.1, 0.2], n_max=500))
+    assert (run.rows[0].truth, run.rows[0].tallies[0].label) == (None, None)
+    assert any(row.label is None for row in run.rows)
+    again = read_run(out)
+    assert (again.rows, again.config, again.finished) == (run.rows, run.config, True)
+    assert all(type(look) is Look for row in again.rows for tally in row.tallies for look in tally.looks)
+
+
+def test_what_was_run_is_kept_as_data(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    run = certify_dataset(model, samples, out, Settings(n=N, seed=2**128 - 1))
+    stored = json.loads((out / "run.json").read_text())
+    assert stored["format"] == 2
+    assert (stored["family"], stored["plan"]) == ("gaussian", model.plan(Settings(n=N)).stored())
+    assert stored["contract"] == {"channels": 1, "height": 4, "width": 4}
+    assert stored["numerics"] == {"weights": "float32", "precision": "float32", "compiled": False}
+    assert (stored["denoiser"]["name"], stored["denoiser"]["description"]) == ("none", "plain smoothing")
+    assert (run.contract, run.numerics, run.labels) == (model.contract, model.numerics, model.labels)
+    assert (run.seed, run.fresh, run.soundness, run.samples) == (2**128 - 1, False, "grid", 12)
 
 
 def test_parquet_rows_recompute_to_the_radius(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
@@ -55,9 +78,10 @@ def test_parquet_rows_recompute_to_the_radius(model: SmoothedClassifier, samples
     assert len(records) == len(samples)
     assert not (out / "rows").exists()
     for r in records:
-        guess = r["selection"].index(max(r["selection"]))
-        bounds = runner_up_bounds(r["votes"], guess, n=r["n"], alpha=r["alpha"])
-        assert r["radius"] == gaussian_radius(*bounds, sigma=r["sigma"])
+        selection, tested = r["tallies"]
+        guess = selection["votes"].index(max(selection["votes"]))
+        bounds = runner_up_bounds(tested["votes"], guess, n=tested["draws"], alpha=0.001)
+        assert r["radius"] == gaussian_radius(*bounds, sigma=0.25)
 
 
 def test_an_interrupted_run_continues_to_the_same_rows(
@@ -131,6 +155,20 @@ def test_other_samples_are_another_run(model: SmoothedClassifier, samples: list[
         certify_dataset(model, samples[1:], out, Settings(n=N))
 
 
+def test_a_difference_leaves_out_what_follows_from_it(
+    model: SmoothedClassifier, samples: list[Sample], out: Path
+) -> None:
+    certify_dataset(model, samples, out, Settings(n=N, seed=3))
+    louder = SmoothedClassifier(model.classifier, model.denoiser, sigma=0.5)
+    with pytest.raises(RunError) as caught:
+        certify_dataset(louder, samples, out, Settings(n=N, seed=3))
+    assert str(caught.value).splitlines()[1:] == ["  plan.sigma: there 0.25, now 0.5", "  Choose another folder."]
+    shrinking = SmoothedClassifier(model.classifier, Shrink(), sigma=0.25)
+    with pytest.raises(RunError) as caught:
+        certify_dataset(shrinking, samples, out, Settings(n=N, seed=3))
+    assert str(caught.value).splitlines()[1:-1] == ['  denoiser.name: there "none", now "shrink"']
+
+
 def test_a_folder_with_other_files_is_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
     out.mkdir()
     (out / "thesis.tex").write_text("precious")
@@ -167,7 +205,7 @@ def test_a_finished_run_shows_the_draws_that_it_took(
     model: SmoothedClassifier, samples: list[Sample], out: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = certify_dataset(model, samples, out, Settings(radius=0.1, n_max=500, seed=3))
-    drawn = sum(row.n0 + row.drawn for row in run.rows)
+    drawn = sum(row.draws for row in run.rows)
     assert drawn < 600 * len(samples)
     shown = f"{drawn / 1000:.2f}k/{drawn / 1000:.2f}k "
     assert shown in capfd.readouterr().err
@@ -250,10 +288,9 @@ def test_killed_at_any_moment_it_continues_to_the_same_rows(out: Path, tmp_path:
 
 
 def row(*, truth: int | None, label: int | None, radius: float) -> Row:
-    plan = {"rule": "fixed", "radii": (), "sigma": 0.5, "alpha": 0.001, "n0": 1, "n": 1, "slack": 0.0}
-    counts = {"selection": (1,), "votes": (1,), "looks": (Look(1, 1, 0),)}
-    where = {"seed": "1", "soundness": "grid", "batch": 64, "pixels": "p", "seconds": 1.0}
-    return Row(sample="a", truth=truth, label=label, radius=radius, p_lower=0.9, p_upper=0.1, **counts, **plan, **where)
+    tallies = (Tally(0, SELECTION, 1, (1,)), Tally(0, ESTIMATION, 1, (1,), 0, (Look(1, 1, 0),)))
+    claim = {"truth": truth, "label": label, "radius": radius, "bounds": (Bound(0.9, 0.1),)}
+    return Row(sample="a", **claim, tallies=tallies, batch=64, pixels="p", seconds=1.0)
 
 
 def test_certified_accuracy_counts_right_labels_beyond_the_radius() -> None:
