@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustify.cli.options import Sigma, resumable
+from robustify.cli.build import resumable
+from robustify.cli.options import help_of
+from robustify.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from robustify.report.html import Chapter
@@ -19,7 +21,7 @@ def demo(
         "robustify-demo"
     ),
     images: Annotated[int, typer.Option(help="Held-out Fashion-MNIST images per model.", min=1, max=500)] = 25,
-    sigma: Sigma = 0.5,
+    sigma: Annotated[float, typer.Option(help=help_of(ModelOptions)["sigma"])] = 0.5,
     n: Annotated[int, typer.Option(help="Draws that certify each image.")] = 400,
 ) -> None:
     """Certify an ordinary classifier and a zero-shot CLIP on held-out images, with and without a denoiser.
@@ -35,7 +37,7 @@ def demo(
         chapters = [_chapter(title, model, out, images, sigma, n) for title, model in MODELS.items()]
     report = (out / "report.html").resolve()
     write_report(report, chapters, title=f"robustify demo: Fashion-MNIST, sigma = {sigma:g}")
-    print(f"\nreport: {report}\n{meaning(chapters[0].run.config)}")
+    print(f"\nreport: {report}\n{meaning(chapters[0].run)}")
 
 
 def _chapter(title: str, reference: str, out: Path, images: int, sigma: float, n: int) -> "Chapter":
@@ -62,5 +64,5 @@ def _chapter(title: str, reference: str, out: Path, images: int, sigma: float, n
     run = certify_dataset(model, samples, folder / "denoised", Settings(n=n), title=title)
     baseline = certify_dataset(plain, samples, folder / "plain", Settings(n=n), title=f"{title}, no denoiser")
     by_id = {sample.id: sample for sample in samples}
-    pictures = [picture(model, by_id[row.sample], row) for row in telling(run.rows, 6)]
+    pictures = [picture(model, by_id[row.sample], row, run) for row in telling(run.rows, 6)]
     return Chapter(name=title, run=run, baseline=baseline, pictures=pictures)
