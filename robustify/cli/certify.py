@@ -98,7 +98,7 @@ def certify(
     if not run.rows:
         raise InputError(f"none of the {len(samples)} images could be used; see the reasons above")
     by_id = {sample.id: sample for sample in samples}
-    pictures = [picture(smoothed, by_id[row.sample], row) for row in telling(run.rows, 6)]
+    pictures = [picture(smoothed, by_id[row.sample], row, run) for row in telling(run.rows, 6)]
     chapter = Chapter(name=smoothed.classifier.name, run=run, pictures=pictures)
     write_report(out / "report.html", [chapter], title=f"{smoothed.classifier.name} at sigma = {sigma:g}")
     labelled = [row for row in run.rows if row.truth is not None]
