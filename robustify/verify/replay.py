@@ -1,4 +1,4 @@
-"""Repeats rows of a run from their seeds: the same model on the same images must vote the same again."""
+"""Repetition of rows from their seeds: the same model must give the same votes on the same images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from robustify.verify.claims import Problem, name_of
 
 
 def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: Run, count: int = 5) -> list[Problem]:
-    """What differs when `count` rows, spread over the run, are drawn again; nothing if all is well.
+    """The differences when `count` rows, spread over the run, are drawn again; none if all is well.
 
     Tallies and the hash of the pixels must be identical. True labels of all rows are compared with those of the data.
 
@@ -84,7 +84,7 @@ def _described(views: Sequence[View]) -> list[str]:
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """So many rows, evenly spread, the first and the last among them."""
+    """A number of rows, evenly spread, with the first and the last among them."""
     if len(rows) <= count:
         return list(rows)
     if count < 2:
