@@ -19,8 +19,8 @@ class ImageClassifier(nn.Module):
         network: Maps normalised input of shape (B, C, H, W) to logits of shape (B, classes), in evaluation mode.
         preprocessing: The network's own mean, std, size and geometry.
         labels: One name per class; numbers where None.
-        name: How the model is called in certificates and reports.
-        licence: Of the weights, where known.
+        name: Name of the model in certificates and reports.
+        licence: Licence of the weights, where it is known.
 
     Raises:
         ModelError: If the network is in training mode, normalises by its batch, or is no classifier.
@@ -55,7 +55,7 @@ class ImageClassifier(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the network's parameters; float32 where it has none."""
+        """Data type of the network's parameters; float32 where it has none."""
         return next((p.dtype for p in self.network.parameters() if p.is_floating_point()), torch.float32)
 
     @property

@@ -35,7 +35,7 @@ class Base:
 
     Arguments:
         function: One fixed function of each image: noisy pixels and their noise level to logits, shape (B, classes).
-        margin: By how much a logit must be ahead of the second for its vote to count.
+        margin: The lead that a logit needs over the second for its vote to count.
         mixes: Whether views of several levels share the function; it then takes a level for each image.
     """
 

@@ -53,11 +53,11 @@ _PRIMITIVE = (bool, int, float, str, type(None))
 @final
 @dataclass(frozen=True)
 class Margin:
-    """By how much a logit must be ahead of the second for its vote to count.
+    """The lead that a logit needs over the second for its vote to count.
 
     Arguments:
-        share: Of the scale.
-        scale: At least so large are logits taken to be.
+        share: The margin as a share of the scale.
+        scale: Least size that logits are taken to have.
     """
 
     share: float
@@ -88,7 +88,7 @@ def probe(
         sigmas: Standard deviations of the noise, in [0, 1] pixels. Several share the batches, as a level per image.
         batch: Images per forward pass.
         rounding: Relative rounding of the networks' arithmetic; see `rounding_of`.
-        device: Where the pixels live.
+        device: Device of the pixels.
 
     Raises:
         ModelError: If logits are never finite, or the same image's differ by more than rounding explains.
