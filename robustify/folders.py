@@ -9,16 +9,22 @@ from robustify.errors import RunError
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Writes beside, flushes to the disk, then renames: a reader sees the old file or the new one."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Writes a file so that readers see the old content or the new, never a part, even after a power failure."""
+    with _beside(file, content) as written:
+        written.replace(file)
+
+
+def write_once(file: Path, content: bytes) -> bool:
+    """Writes a new file whole, unless there is one of that name already; says whether it was written.
+
+    Of several processes that write the same file at once, exactly one succeeds.
+    """
+    with _beside(file, content) as written:
+        try:
+            os.link(written, file)
+        except FileExistsError:
+            return False
+    return True
 
 
 @contextmanager
@@ -26,7 +32,7 @@ def disk(folder: Path, safe: str) -> Iterator[None]:
     """Turns disk errors into a `RunError` that says what is safe and what to do.
 
     Arguments:
-        folder: What is written to.
+        folder: Folder that is written to.
         safe: What was not lost, as the subject of a sentence: "Rows written before".
     """
     try:
@@ -36,3 +42,17 @@ def disk(folder: Path, safe: str) -> Iterator[None]:
             f"cannot write to {str(folder)!r}: {error.strerror or error}.\n"
             f"  {safe} are safe; make room and run the same command again."
         ) from error
+
+
+@contextmanager
+def _beside(file: Path, content: bytes) -> Iterator[Path]:
+    """A temporary file in the same folder that holds the content, flushed to the disk; removed in the end."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield beside
+    finally:
+        beside.unlink(missing_ok=True)

@@ -40,33 +40,11 @@ class Provenance:
     batch: int
 
 
-@final
-@dataclass(frozen=True)
-class Certificate:
-    """A label, the ℓ2 distance within which it holds, and the votes that prove it.
+class Counted:
+    """Votes and bounds of one image, read in the same words from a certificate and from a stored row."""
 
-    Arguments:
-        sample: Name of the image; with the seed, it determines the image's noise.
-        label: Index of the certified class; None where the classifier abstains.
-        name: Name of that class; None where the classifier abstains.
-        radius: ℓ2 radius in [0, 1] pixels, exclusive; 0 where the classifier abstains.
-        bounds: Bounds on the probabilities of the label and of every other class, one per view.
-        tallies: Votes that chose the label and votes that certify it, with the counts at each look.
-        provenance: Everything else that the claim depends on.
-    """
-
-    sample: str
-    label: int | None
-    name: str | None
-    radius: float
     bounds: tuple[Bound, ...]
     tallies: tuple[Tally, ...]
-    provenance: Provenance
-
-    @property
-    def abstained(self) -> bool:
-        """Whether no label is certified."""
-        return self.label is None
 
     @property
     def p_lower(self) -> float:
@@ -102,6 +80,35 @@ class Certificate:
     def draws(self) -> int:
         """Number of all draws of the image, over all views and stages."""
         return sum(tally.draws for tally in self.tallies)
+
+
+@final
+@dataclass(frozen=True)
+class Certificate(Counted):
+    """A label, the ℓ2 distance within which it holds, and the votes that prove it.
+
+    Arguments:
+        sample: Name of the image; with the seed, it determines the image's noise.
+        label: Index of the certified class; None where the classifier abstains.
+        name: Name of that class; None where the classifier abstains.
+        radius: ℓ2 radius in [0, 1] pixels, exclusive; 0 where the classifier abstains.
+        bounds: Bounds on the probabilities of the label and of every other class, one per view.
+        tallies: Votes that chose the label and votes that certify it, with the counts at each look.
+        provenance: Everything else that the claim depends on.
+    """
+
+    sample: str
+    label: int | None
+    name: str | None
+    radius: float
+    bounds: tuple[Bound, ...]
+    tallies: tuple[Tally, ...]
+    provenance: Provenance
+
+    @property
+    def abstained(self) -> bool:
+        """Whether no label is certified."""
+        return self.label is None
 
     def radius_lp(self, p: float) -> float:
         """A radius in the ℓp norm, which follows from the ℓ2 radius alone.

@@ -70,16 +70,27 @@ def certify(
     Exit status: 0 done, 1 done but some images could not be read, 2 nothing could be done.
     """
     check_exists(data)
-    from robustify.certificates.certificate import floor
     from robustify.data import open_samples
     from robustify.errors import InputError
+    from robustify.format import floor
     from robustify.report.html import Chapter, write_report
     from robustify.report.pictures import picture, telling
     from robustify.runs.certify import certify_dataset
     from robustify.runs.metrics import certified_accuracy
     from robustify.smoothing import Settings
 
-    settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed, known_label, family_wise)
+    settings = Settings(
+        radius=radius,
+        n=n,
+        n_max=n_max,
+        n0=n0,
+        alpha=alpha,
+        soundness=soundness,
+        batch=batch,
+        seed=seed,
+        known_label=known_label,
+        family_wise=family_wise,
+    )
     smoothed = build(
         model,
         denoiser=denoiser,
@@ -98,7 +109,7 @@ def certify(
     if not run.rows:
         raise InputError(f"none of the {len(samples)} images could be used; see the reasons above")
     by_id = {sample.id: sample for sample in samples}
-    pictures = [picture(smoothed, by_id[row.sample], row) for row in telling(run.rows, 6)]
+    pictures = [picture(smoothed, by_id[row.sample], row, run) for row in telling(run.rows, 6)]
     chapter = Chapter(name=smoothed.classifier.name, run=run, pictures=pictures)
     write_report(out / "report.html", [chapter], title=f"{smoothed.classifier.name} at sigma = {sigma:g}")
     labelled = [row for row in run.rows if row.truth is not None]

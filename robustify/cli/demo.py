@@ -35,7 +35,7 @@ def demo(
         chapters = [_chapter(title, model, out, images, sigma, n) for title, model in MODELS.items()]
     report = (out / "report.html").resolve()
     write_report(report, chapters, title=f"robustify demo: Fashion-MNIST, sigma = {sigma:g}")
-    print(f"\nreport: {report}\n{meaning(chapters[0].run.config)}")
+    print(f"\nreport: {report}\n{meaning(chapters[0].run)}")
 
 
 def _chapter(title: str, reference: str, out: Path, images: int, sigma: float, n: int) -> "Chapter":
@@ -62,5 +62,5 @@ def _chapter(title: str, reference: str, out: Path, images: int, sigma: float, n
     run = certify_dataset(model, samples, folder / "denoised", Settings(n=n), title=title)
     baseline = certify_dataset(plain, samples, folder / "plain", Settings(n=n), title=f"{title}, no denoiser")
     by_id = {sample.id: sample for sample in samples}
-    pictures = [picture(model, by_id[row.sample], row) for row in telling(run.rows, 6)]
+    pictures = [picture(model, by_id[row.sample], row, run) for row in telling(run.rows, 6)]
     return Chapter(name=title, run=run, baseline=baseline, pictures=pictures)

@@ -63,7 +63,18 @@ def estimate(
     from robustify.runs.estimate import estimate as measure
     from robustify.smoothing import Settings
 
-    settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed, known_label, family_wise)
+    settings = Settings(
+        radius=radius,
+        n=n,
+        n_max=n_max,
+        n0=n0,
+        alpha=alpha,
+        soundness=soundness,
+        batch=batch,
+        seed=seed,
+        known_label=known_label,
+        family_wise=family_wise,
+    )
     smoothed = build(
         model,
         denoiser=denoiser,

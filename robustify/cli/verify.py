@@ -9,7 +9,7 @@ import typer
 from robustify.cli.options import Classes, Denoiser, Device, Run, Templates, Tuned, build, check_exists
 
 if TYPE_CHECKING:
-    from robustify.runs.folder import StoredRun
+    from robustify.runs.folder import Run as StoredRun
     from robustify.verify.claims import Problem
 
 SHOWN = 20
@@ -78,16 +78,15 @@ def _repeat(
     from robustify.data import open_samples
     from robustify.verify.replay import replay
 
-    precision = next((p for p in ("bfloat16", "float16") if f"{p} autocast" in stored.config["dtype"]), "float32")
     smoothed = build(
         model,
         denoiser=denoiser,
-        sigma=stored.plan.sigma,
-        precision=precision,
+        sigma=stored.plan.views[0].sigma,
+        precision=stored.numerics.precision,
         classes=classes,
         templates=templates,
         tuned=tuned,
         device=device,
-        compiled="compiled" in stored.config["dtype"],
+        compiled=stored.numerics.compiled,
     )
     return replay(smoothed, open_samples(data, smoothed.labels), stored, count)

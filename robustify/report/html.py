@@ -11,16 +11,16 @@ from typing import Any, final
 from jinja2 import Environment, PackageLoader
 from PIL import Image as PILImage
 
-from robustify.certificates.certificate import floor
+from robustify.format import at_most, floor
 from robustify.report.curves import curve_svg
 from robustify.report.pictures import Picture, Raster
-from robustify.runs.certify import CertificationRun
+from robustify.runs.folder import Run, flat
 from robustify.runs.metrics import abstention_rate, average_certified_radius, certified_accuracy
 from robustify.runs.rows import Row
-from robustify.runs.statements import at_most, remarks
+from robustify.runs.statements import remarks
 
 COLUMNS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Radii of the table."""
+"""Radii of the table, in [0, 1] pixels, where the run decides none of its own."""
 
 
 @final
@@ -29,15 +29,15 @@ class Chapter:
     """One model in a report.
 
     Arguments:
-        name: How the report calls it.
-        run: Its certificates.
-        baseline: The same images without a denoiser.
-        pictures: For the strip.
+        name: Name of the model in the report.
+        run: Certificates of the model.
+        baseline: Certificates of the same images without a denoiser.
+        pictures: Images of the strip.
     """
 
     name: str
-    run: CertificationRun
-    baseline: CertificationRun | None = None
+    run: Run
+    baseline: Run | None = None
     pictures: Sequence[Picture] = field(default_factory=tuple)
 
 
@@ -46,7 +46,7 @@ def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, titl
     labelled = [c for c in chapters if any(row.truth is not None for row in c.run.rows)]
     curves = {c.name: c.run.rows for c in labelled}
     baselines = {c.name: c.baseline.rows for c in labelled if c.baseline}
-    columns = tuple(chapters[0].run.config.get("radii", ())) or COLUMNS  # those asked, where radii were decided
+    columns = chapters[0].run.plan.radii or COLUMNS
     environment = Environment(loader=PackageLoader("robustify.report"), autoescape=True)
     environment.filters["png"] = _png
     environment.filters["down"] = lambda value, digits=3: f"{floor(value, digits):.{digits}f}"
@@ -56,30 +56,29 @@ def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, titl
         curve=curve_svg(curves, baselines) if curves else None,
         dashed=bool(baselines),
         table=[_line(name, run.rows, columns) for chapter in chapters for name, run in _runs(chapter) if run.rows],
-        runs=[named for chapter in chapters for named in _runs(chapter)],
+        runs=[(name, run, flat(run.config)) for chapter in chapters for name, run in _runs(chapter)],
         columns=columns,
-        meaning=meaning(chapters[0].run.config, labelled=bool(curves)),
+        meaning=meaning(chapters[0].run, labelled=bool(curves)),
     )
     Path(file).write_text(html, encoding="utf-8")
 
 
-def meaning(config: dict[str, Any], *, labelled: bool = True) -> str:
-    """What the numbers say, in a few sentences."""
-    if not labelled:
+def meaning(run: Run, *, labelled: bool = True) -> str:
+    """What the numbers of a run say, in a few sentences."""
+    if labelled:
         told = (
-            f"A radius r means that no change of the pixels of ℓ2 norm below r (pixels in [0, 1]) changes the "
-            f"prediction; each certificate is false with chance at most {at_most(config['alpha'])}."
+            "Certified accuracy at radius r is the share of images whose prediction is right and provably stays so "
+            "under every change of the pixels of ℓ2 norm up to r (pixels in [0, 1])"
         )
-        return " ".join([told, *remarks(config)])
-    told = (
-        f"Certified accuracy at radius r is the share of images whose prediction is right and provably stays so "
-        f"under every change of the pixels of ℓ2 norm up to r (pixels in [0, 1]); each certificate is false with "
-        f"chance at most {at_most(config['alpha'])}."
-    )
-    return " ".join([told, *remarks(config)])
+    else:
+        told = (
+            "A radius r means that no change of the pixels of ℓ2 norm below r (pixels in [0, 1]) changes the prediction"
+        )
+    chance = f"each certificate is false with chance at most {at_most(run.plan.alpha)}."
+    return " ".join([f"{told}; {chance}", *remarks(run)])
 
 
-def _runs(chapter: Chapter) -> list[tuple[str, CertificationRun]]:
+def _runs(chapter: Chapter) -> list[tuple[str, Run]]:
     runs = [(chapter.name, chapter.run)]
     if chapter.baseline:
         runs.append((f"{chapter.name}, no denoiser", chapter.baseline))
@@ -99,7 +98,7 @@ def _line(name: str, rows: list[Row], columns: Sequence[float]) -> dict[str, Any
 
 
 def _png(raster: Raster) -> str:
-    """A data address of the picture."""
+    """The picture as a data address of a PNG file."""
     stream = BytesIO()
     pixels = raster[:, :, 0] if raster.shape[2] == 1 else raster
     PILImage.fromarray(pixels).save(stream, format="PNG")

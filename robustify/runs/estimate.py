@@ -1,30 +1,22 @@
-"""What a run would cost, from three batches; no vote is kept."""
+"""The cost of a run, measured by three batches; no vote is kept."""
 
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
-from robustify.certificates.plans import FixedPlan, Plan
+from robustify.certificates.family import Bound, Look, Plan, Tally
+from robustify.certificates.queries import ESTIMATION, SELECTION
 from robustify.data import Sample
 from robustify.errors import InputError
-from robustify.format import duration, memory
-from robustify.runs.ledger import Attempt, Ledger, image_keys, model_key
-from robustify.runs.rows import SCHEMA
-from robustify.runs.statements import at_most
+from robustify.format import at_most, duration, memory
+from robustify.runs.preparation import prepare
+from robustify.runs.rows import Row, to_parquet
 from robustify.smoothing import Settings, SmoothedClassifier
-from robustify.smoothing.noise import NoiseAddress, NoiseStream, Soundness
-from robustify.types import Image
-
-_BATCHES = 3
-_REHEARSAL = 99
-"""A stage of its own: its draws are no certificate's."""
 
 
 @final
@@ -33,16 +25,16 @@ class Estimate:
     """The cost of a run.
 
     Arguments:
-        images: To certify.
+        images: Number of images to certify.
         alpha: Allowed chance, per image, of a false certificate, after all sharing.
-        attempt: Which one it would be by the ledger; None without a ledger.
-        draws: Forward passes of single images, at most.
-        exact: Whether it is exactly so many.
+        attempt: Number of the attempt that the run would be, by the ledger; None without a ledger.
+        draws: Largest number of forward passes of single images.
+        exact: Whether the run takes exactly so many.
         batch: Images per forward pass.
-        seconds: At most, at the speed measured.
-        memory: Peak so far, in bytes, on the device.
-        device: Where the model is.
-        output: Bytes on disk, about, while the run lasts; less after it.
+        seconds: Longest time, at the speed measured.
+        memory: Peak memory so far, in bytes, on the device.
+        device: Name of the device that the model is on.
+        output: Approximate number of bytes on disk while the run lasts; less after it.
     """
 
     images: int
@@ -77,39 +69,35 @@ def estimate(
     """Times three full batches after a warm-up, noise and all, on the first image that can be used.
 
     Arguments:
-        model, samples, settings: As `certify_dataset` takes them.
-        ledger: Of a new run; it is read, and all images with it, but nothing is charged.
+        model: Model to certify, in evaluation mode.
+        samples: Images, as `certify_dataset` takes them.
+        settings: How to certify.
+        ledger: Folder of the ledger of a new run; it is read, and all images with it, but nothing is charged.
 
     Raises:
         InputError: If a setting cannot be used, or no image can.
         RunError: If the ledger does not fit.
     """
     image = _first(model, samples, settings.soundness)
-    share = settings.over(len(samples))
-    attempt = None
-    if ledger is not None:
-        key, images = model_key(model.provenance(share)), image_keys(model, samples, share.soundness)
-        attempt = Attempt(Ledger(ledger).attempts(key, images, share.alpha) + 1, share.alpha)
-    provenance = model.provenance(share if attempt is None else replace(share, alpha=attempt.alpha))
-    plan = provenance.plan
-    each = plan.n0 + plan.n
-    per_batch = _time(model, image, Soundness(provenance.soundness), provenance.batch)
-    batches = -(-each * len(samples) // provenance.batch)
+    prepared = prepare(model, samples, settings, ledger)
+    plan, batch = prepared.provenance.plan, prepared.provenance.batch
+    draws = plan.most_draws * len(samples)
+    batches = -(-draws // batch)
     return Estimate(
         images=len(samples),
         alpha=plan.alpha,
-        attempt=attempt.number if attempt else None,
-        draws=each * len(samples),
-        exact=isinstance(plan, FixedPlan),
-        batch=provenance.batch,
-        seconds=batches * per_batch,
+        attempt=prepared.attempt.number if prepared.attempt else None,
+        draws=draws,
+        exact=plan.exact,
+        batch=batch,
+        seconds=batches * model.time_batch(image, soundness=prepared.provenance.soundness, batch=batch),
         memory=_peak(model.classifier.device),
         device=str(model.classifier.device),
         output=len(samples) * _row_size(plan, len(model.labels)),
     )
 
 
-def _first(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> Image:
+def _first(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> Tensor:
     if not samples:
         raise InputError("expected at least one image to certify; got none")
     for sample in samples:
@@ -118,19 +106,6 @@ def _first(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str)
         except InputError as error:
             last = error
     raise last
-
-
-@torch.inference_mode()
-def _time(model: SmoothedClassifier, image: Image, soundness: Soundness, batch: int) -> float:
-    """Seconds a batch; the warm-up is not counted."""
-    noise = NoiseStream(NoiseAddress(0, "rehearsal", _REHEARSAL), tuple(image.shape))
-    started = 0.0
-    for i in range(_BATCHES + 1):
-        if i == 1:
-            started = time.perf_counter()
-        # What waits for the device is part of the time.
-        model.logits(soundness.add(image, noise.take(batch), model.sigma)).argmax(dim=1).cpu()
-    return (time.perf_counter() - started) / _BATCHES
 
 
 def _peak(device: torch.device) -> int:
@@ -143,10 +118,14 @@ def _peak(device: torch.device) -> int:
 
 
 def _row_size(plan: Plan, classes: int) -> int:
-    """Of one row's file, with counts that hardly compress and half of the looks."""
-    counts = [(i * 7919) % (plan.n + 1) for i in range(classes)]
-    looks = [[n, n - n // 3, n // 3] for n in plan.schedule[: (len(plan.schedule) + 1) // 2]]
-    row = {"sample": "x" * 40, "selection": counts, "votes": counts, "looks": looks, "seed": "7" * 39}
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([{**row, "pixels": "0" * 64}], schema=SCHEMA), sink, compression="zstd")
-    return len(sink.getvalue())
+    """Approximate size, in bytes, of the file of one row, with counts that hardly compress."""
+    n = plan.most_draws
+    counts = tuple((i * 7919) % (n + 1) for i in range(classes))
+    read = (n,) if plan.exact else [n >> i for i in reversed(range(n.bit_length()))]
+    looks = tuple(Look(k, k - k // 3, k // 3) for k in read)
+    stages = ((SELECTION, None, ()), (ESTIMATION, 0, looks))
+    views = range(len(plan.views))
+    tallies = tuple(Tally(view, stage, n, counts, label, seen) for view in views for stage, label, seen in stages)
+    bounds = tuple(Bound(0.123456789, 0.987654321) for _ in views)
+    row = Row("x" * 40, 0, 0, 0.123456789, bounds, tallies, batch=64, pixels="0" * 64, seconds=0.123456789)
+    return len(to_parquet([row]))

@@ -12,30 +12,24 @@ attempts at one image never repeat, which is all that the sum needs.
 
 import json
 import math
-import os
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
-from robustify.certificates import Provenance
 from robustify.certificates.bounds import check_alpha
 from robustify.certificates.radii import check_count
-from robustify.data import Sample
-from robustify.errors import InputError, RunError
-from robustify.folders import disk
-from robustify.runs.rows import pixels_hash
-from robustify.smoothing import SmoothedClassifier
+from robustify.errors import RunError
+from robustify.folders import disk, write_once
 
 
 @final
 @dataclass(frozen=True)
 class Attempt:
-    """What a run may spend on each image.
+    """One of several attempts at an image, and the chance of error that it may spend.
 
     Arguments:
-        number: Counts attempts, from 1.
+        number: Number of the attempt, from 1.
         total: Allowed chance that, of all attempts at one image, any is false.
     """
 
@@ -63,13 +57,13 @@ class _Charge:
 
 @final
 class Ledger:
-    """A folder with one file a charge; files are added, never changed.
+    """A folder with one file for each charge; files are added, never changed.
 
     A charge is on disk, whole, before `charge` returns: killed at any moment, a run has drawn nothing that is not
     charged. Several processes may charge at once.
 
     Arguments:
-        folder: Made where missing.
+        folder: Folder of the charges, made where missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,8 +73,8 @@ class Ledger:
         """The most attempts at any of the images so far.
 
         Arguments:
-            model: As `model_key` gives it.
-            images: SHA-256 of the pixels of each.
+            model: Key of the smoothed classifier, from `robustify.runs.preparation.model_key`.
+            images: SHA-256 of the pixels of each image.
             total: Allowed chance that, of all attempts at one image, any is false.
 
         Raises:
@@ -108,21 +102,10 @@ class Ledger:
         return max((c.attempt for c in known), default=0)
 
     def _add(self, content: bytes, position: int) -> bool:
-        """Writes the file of a position whole, or not at all where another process was faster."""
-        beside = self.folder / f".charge.{os.getpid()}"
+        """Writes the charge of a position; does nothing where another process was faster, and says so."""
         with disk(self.folder, "Charges written before"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with beside.open("wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.link(beside, self._file(position))
-            except FileExistsError:
-                return False
-            finally:
-                beside.unlink(missing_ok=True)
-        return True
+            return write_once(self._file(position), content)
 
     def _charges(self) -> list[_Charge]:
         found = []
@@ -137,18 +120,3 @@ class Ledger:
 
     def _file(self, position: int) -> Path:
         return self.folder / f"{position:06d}.json"
-
-
-def image_keys(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> set[str]:
-    """SHA-256 of the pixels of each sample that can be used; the others are named when a run comes to them."""
-    keys = set[str]()
-    for sample in samples:
-        with suppress(InputError):
-            keys.add(pixels_hash(model.prepare(sample.image, soundness)))
-    return keys
-
-
-def model_key(provenance: Provenance) -> str:
-    """Names the smoothed classifier that certificates with this provenance are about."""
-    e = provenance
-    return f"{e.classifier} {e.denoiser} {e.dtype} {e.plan.sigma!r} {e.contract}"

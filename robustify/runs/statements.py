@@ -1,4 +1,4 @@
-r"""What certificates that each may be false with chance alpha say about many images together.
+r"""Statements about many images together, from certificates of which each may be false with chance alpha.
 
 Every certificate is false with chance at most :math:`\alpha`, and noise is independent over images. So the number of
 false ones among :math:`m` is at most :math:`B(m, \alpha)`, in the sense that each of its tails is at most as heavy.
@@ -10,20 +10,18 @@ References:
 """
 
 import math
-from collections.abc import Mapping
-from decimal import ROUND_CEILING, Context
-from typing import Any
 
 from scipy.special import bdtr
 
 from robustify.certificates.bounds import check_alpha, lower_bound, upper_bound
-from robustify.certificates.decisions import KnownLabelPlan
 from robustify.certificates.radii import check_count
 from robustify.errors import InputError
+from robustify.format import at_most
+from robustify.runs.folder import Run
 
 
 def expected_false(images: int, alpha: float) -> float:
-    r"""At most so many false certificates are expected: :math:`m \alpha`.
+    r"""Largest expected number of false certificates, :math:`m \alpha`.
 
     Raises:
         InputError: If the number or alpha is impossible.
@@ -34,7 +32,7 @@ def expected_false(images: int, alpha: float) -> float:
 
 
 def most_false(images: int, alpha: float, *, confidence: float = 0.999) -> int:
-    r"""No more false certificates than this, with chance at least `confidence`.
+    r"""Number of false certificates that is not exceeded, with chance at least `confidence`.
 
     The exact quantile: the least q with :math:`P(B(m, \alpha) \le q) \ge` `confidence`.
 
@@ -51,28 +49,14 @@ def most_false(images: int, alpha: float, *, confidence: float = 0.999) -> int:
     return high
 
 
-def at_most(value: float) -> str:
-    """The number in at most 6 digits, rounded up: no chance of error looks smaller than it is."""
-    return f"{float(Context(prec=6, rounding=ROUND_CEILING).create_decimal(repr(value))):g}"
-
-
-def remarks(config: Mapping[str, Any]) -> list[str]:
-    """What a run's certificates claim besides the usual, in sentences.
-
-    Arguments:
-        config: Of the run, as `run.json` keeps it.
-    """
-    said = []
-    if config["rule"] == KnownLabelPlan.rule:
-        said.append(
-            "Only the true label was tested: a certificate says that the smoothed classifier's label is the true one "
-            "within the radius, an abstention says nothing of other labels."
-        )
-    if (family := config.get("family_alpha")) is not None:
-        images = f"{config['samples']:,}"
+def remarks(run: Run) -> list[str]:
+    """What the certificates of a run claim besides the usual, in sentences."""
+    said = [run.plan.remark] if run.plan.remark else []
+    if (family := run.config.get("family_alpha")) is not None:
+        images = f"{run.samples:,}"
         said.append(f"That any certificate of the {images} images is false has a chance of at most {at_most(family)}.")
-    if (attempt := config.get("attempt")) is not None:
-        total = at_most(config["attempts_alpha"])
+    if (attempt := run.config.get("attempt")) is not None:
+        total = at_most(run.config["attempts_alpha"])
         said.append(
             f"Attempt {attempt}: that any of all attempts at an image is false has a chance of at most {total}."
         )
@@ -89,8 +73,8 @@ def accuracy_lower_bound(accuracy: float, images: int, alpha: float, *, rho: flo
 
     Arguments:
         accuracy: Share of the images whose true label the certificates claim.
-        images: m.
-        alpha: Allowed chance of each being false.
+        images: Number of images, m.
+        alpha: Allowed chance that a certificate is false, for each image.
         rho: Allowed chance that the bound is false.
 
     Raises:

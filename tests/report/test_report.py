@@ -11,7 +11,7 @@ from robustify.data import Sample
 from robustify.report.html import Chapter, write_report
 from robustify.report.pictures import picture, telling
 from robustify.runs.certify import certify_dataset
-from robustify.smoothing.noise import NoiseAddress, Soundness
+from robustify.smoothing.noise import GridNoise, NoiseAddress
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def chapter(model: SmoothedClassifier, samples: list[Sample], out: Path) -> Chap
     plain = robustify(model.classifier, denoiser=Identity(channels=1), sigma=0.25)
     run = certify_dataset(model, samples, out / "a", Settings(n=100))
     baseline = certify_dataset(plain, samples, out / "b", Settings(n=100))
-    pictures = [picture(model, samples[0], run.rows[0]), picture(model, samples[1], run.rows[1])]
+    pictures = [picture(model, sample, row, run) for sample, row in zip(samples[:2], run.rows[:2], strict=True)]
     return Chapter("<tiny> model", run, baseline, pictures)
 
 
@@ -61,12 +61,15 @@ def test_unlabelled_images_give_a_report_without_a_curve(
 def test_a_picture_shows_the_first_draw_that_was_counted(
     model: SmoothedClassifier, samples: list[Sample], out: Path
 ) -> None:
-    row = certify_dataset(model, samples, out, Settings(n=100, seed=3)).rows[2]
-    shown = picture(model, samples[2], row)
-    normal = NoiseAddress(3, row.sample, ESTIMATION).block(0, (1, 4, 4))[:1]
-    noisy = Soundness.GRID.add(model.prepare(samples[2].image), normal, 0.25)[0, 0].clamp(0, 1)
+    run = certify_dataset(model, samples, out, Settings(n=100, seed=3))
+    row = run.rows[2]
+    shown = picture(model, samples[2], row, run)
+    law, image = GridNoise(0.25), model.prepare(samples[2].image)
+    steps = law.block(NoiseAddress(3, row.sample, 0, ESTIMATION), 0, (1, 4, 4))[:1]
+    noisy = law.add(image, steps)[0, 0].clamp(0, 1)
     assert np.array_equal(shown.noisy[:, :, 0], (noisy * 255).round().to(torch.uint8).numpy())
     assert np.array_equal(shown.clean[:, :, 0], np.asarray(samples[2].image))
+    assert shown.sigma == 0.25
     assert shown.votes[0] == (model.labels[np.argmax(row.votes)], max(row.votes) / 100)
 
 

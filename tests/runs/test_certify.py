@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from robustify.certificates.rules import plan_of
-
 from robustify import Settings, SmoothedClassifier
-from robustify.certificates.plans import Look
+from robustify.certificates.family import Bound, Tally
+from robustify.certificates.queries import ESTIMATION
 from robustify.certificates.radii import gaussian_radius, runner_up_bounds
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
@@ -39,14 +38,13 @@ def test_rows_hold_what_certificates_hold(
 ) -> None:
     run = certify_dataset(model, samples, out, settings)
     images = [(s.id, model.prepare(s.image)) for s in samples]
-    certificates = dict(model.certificates(images, model.provenance(settings)))
+    certificates = {c.sample: c for c in model.certificates(images, model.provenance(settings))}
+    assert run.plan == model.plan(settings)
     for sample, row in zip(samples, run.rows, strict=True):
         c = certificates[sample.id]
         assert (row.sample, row.truth, row.label, row.radius) == (sample.id, sample.label, c.label, c.radius)
-        assert (row.votes, row.selection, row.looks) == (c.votes, c.selection, c.looks)
-        plan = plan_of(row.rule, radii=row.radii, sigma=row.sigma, alpha=row.alpha, n0=row.n0, n=row.n, slack=row.slack)
-        assert plan == c.provenance.plan
-        assert plan.after(row.selection).claim(row.looks).radius == row.radius
+        assert (row.tallies, row.bounds) == (c.tallies, c.bounds)
+        assert run.plan.certify_votes(row.tallies).radius == row.radius
 
 
 def test_parquet_rows_recompute_to_the_radius(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
@@ -55,9 +53,56 @@ def test_parquet_rows_recompute_to_the_radius(model: SmoothedClassifier, samples
     assert len(records) == len(samples)
     assert not (out / "rows").exists()
     for r in records:
-        guess = r["selection"].index(max(r["selection"]))
-        bounds = runner_up_bounds(r["votes"], guess, n=r["n"], alpha=r["alpha"])
-        assert r["radius"] == gaussian_radius(*bounds, sigma=r["sigma"])
+        chosen, tested = r["tallies"]
+        guess = chosen["votes"].index(max(chosen["votes"]))
+        assert (chosen["stage"], tested["stage"], tested["label"]) == ("selection", "estimation", guess)
+        bounds = runner_up_bounds(tested["votes"], guess, n=N, alpha=0.001)
+        assert r["radius"] == gaussian_radius(*bounds, sigma=0.25)
+        assert r["bounds"] == [dict(zip(("p_lower", "p_upper"), bounds, strict=True))]
+
+
+def test_a_run_is_described_by_data(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    run = certify_dataset(model, samples, out, Settings(n=N, seed=3))
+    config = json.loads((out / "run.json").read_text())
+    assert config == run.config
+    assert (config["format"], config["family"], config["seed"], config["fresh"]) == (2, "gaussian", "3", False)
+    assert config["plan"]["rule"] == "fixed"
+    assert config["contract"] == {"channels": 1, "height": 4, "width": 4}
+    assert config["numerics"] == {"weights": "float32", "precision": "float32", "compiled": False}
+    assert set(config["classifier"]) == {"name", "sha256"}
+    assert set(config["denoiser"]) == {"name", "description", "sha256"}
+    assert (run.contract, run.numerics, run.labels) == (model.contract, model.numerics, model.labels)
+
+
+def test_a_run_of_robustify_0_1_is_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    """By whoever reads it, and by a run that would continue it."""
+    old = {"robustify": "0.1.0", "rule": "fixed", "sigma": 0.25, "alpha": 0.001, "n0": 100, "n": N, "dtype": "float32"}
+    out.mkdir()
+    (out / "run.json").write_text(json.dumps(old))
+    told = "was made by robustify 0.1, whose seeds gave other noise and whose rows have another form"
+    with pytest.raises(RunError, match=told):
+        read_run(out)
+    with pytest.raises(RunError, match=told):
+        certify_dataset(model, samples, out, Settings(n=N))
+    with pytest.raises(RunError, match=told):
+        certify_dataset(model, samples, out, Settings(n=N), ledger=out.parent / "ledger")
+    assert [p.name for p in out.iterdir()] == ["run.json"]
+
+
+def test_a_run_of_a_later_form_is_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    run = certify_dataset(model, samples, out, Settings(n=N))
+    (out / "run.json").write_text(json.dumps({**run.config, "format": 3}))
+    with pytest.raises(RunError, match="has format 3, which this version of robustify cannot read"):
+        read_run(out)
+
+
+def test_reading_and_checking_runs_needs_no_torch() -> None:
+    modules = ["runs.folder", "runs.rows", "runs.status", "runs.statements", "runs.metrics"]
+    modules += ["verify.claims", "verify.gaussian", "verify.arithmetic"]
+    names = ", ".join(f"robustify.{module}" for module in modules)
+    code = f"import sys, {names}; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
 
 
 def test_an_interrupted_run_continues_to_the_same_rows(
@@ -108,10 +153,10 @@ def test_a_run_says_what_status_says(model: SmoothedClassifier, samples: list[Sa
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"n": N + 1}, "n: there 100, now 101"),
-        ({"alpha": 0.01}, "alpha: there 0.001, now 0.01"),
+        ({"n": N + 1}, "plan.n: there 100, now 101"),
+        ({"alpha": 0.01}, "plan.alpha: there 0.001, now 0.01"),
         ({"seed": 4}, 'seed: there "3", now "4"'),
-        ({"n": None, "radius": 0.1}, 'rule: there "fixed", now "decision"'),
+        ({"n": None, "radius": 0.1}, 'plan.rule: there "fixed", now "decision"'),
         ({"soundness": "float"}, 'soundness: there "grid", now "float"'),
     ],
 )
@@ -167,7 +212,7 @@ def test_a_finished_run_shows_the_draws_that_it_took(
     model: SmoothedClassifier, samples: list[Sample], out: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = certify_dataset(model, samples, out, Settings(radius=0.1, n_max=500, seed=3))
-    drawn = sum(row.n0 + row.drawn for row in run.rows)
+    drawn = sum(row.draws for row in run.rows)
     assert drawn < 600 * len(samples)
     shown = f"{drawn / 1000:.2f}k/{drawn / 1000:.2f}k "
     assert shown in capfd.readouterr().err
@@ -250,10 +295,8 @@ def test_killed_at_any_moment_it_continues_to_the_same_rows(out: Path, tmp_path:
 
 
 def row(*, truth: int | None, label: int | None, radius: float) -> Row:
-    plan = {"rule": "fixed", "radii": (), "sigma": 0.5, "alpha": 0.001, "n0": 1, "n": 1, "slack": 0.0}
-    counts = {"selection": (1,), "votes": (1,), "looks": (Look(1, 1, 0),)}
-    where = {"seed": "1", "soundness": "grid", "batch": 64, "pixels": "p", "seconds": 1.0}
-    return Row(sample="a", truth=truth, label=label, radius=radius, p_lower=0.9, p_upper=0.1, **counts, **plan, **where)
+    bounds, tallies = (Bound(0.9, 0.1),), (Tally(0, ESTIMATION, 1, (1,)),)
+    return Row("a", truth, label, radius, bounds, tallies, batch=64, pixels="p", seconds=1.0)
 
 
 def test_certified_accuracy_counts_right_labels_beyond_the_radius() -> None:

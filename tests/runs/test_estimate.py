@@ -24,8 +24,8 @@ def test_draws_and_alpha_are_those_of_the_run(
             place = ledger / str(family_wise)
             told = estimate(model, samples, settings, ledger=place)
             run = certify_dataset(model, samples, out / f"{family_wise}{attempt}", settings, ledger=place)
-            assert (told.attempt, told.alpha) == (run.config["attempt"], run.config["alpha"])
-            assert told.draws == sum(row.n0 + row.drawn for row in run.rows) == 600
+            assert (told.attempt, told.alpha) == (run.config["attempt"], run.plan.alpha)
+            assert told.draws == sum(row.draws for row in run.rows) == 600
     plain = estimate(model, samples, replace(SETTINGS, family_wise=True))
     assert (plain.attempt, plain.alpha) == (None, 0.06 / 12)
 

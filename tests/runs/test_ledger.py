@@ -79,7 +79,7 @@ def test_a_charge_that_another_process_takes_is_taken_anew(ledger: Ledger, monke
     monkeypatch.setattr(Ledger, "_add", slow)
     assert ledger.charge("m", ["a"], 0.01).number == 2
     assert [json.loads(f.read_text())["attempt"] for f in sorted(ledger.folder.glob("*.json"))] == [1, 2]
-    assert not list(ledger.folder.glob(".charge*"))
+    assert not list(ledger.folder.glob(".*"))
 
 
 def test_a_new_folder_is_a_new_attempt_and_a_continued_run_is_none(
@@ -90,7 +90,7 @@ def test_a_new_folder_is_a_new_attempt_and_a_continued_run_is_none(
         out = tmp_path / str(number)
         run = certify_dataset(model, samples[:3], out, SETTINGS, ledger=folder)
         assert (run.config["attempt"], run.config["attempts_alpha"]) == (number, 0.01)
-        assert run.rows[0].alpha == Attempt(number, 0.01).alpha
+        assert run.plan.alpha == Attempt(number, 0.01).alpha
         (out / "rows.parquet").unlink()
         again = certify_dataset(model, samples[:3], out, SETTINGS, ledger=folder)
         assert [row.votes for row in again.rows] == [row.votes for row in run.rows]
@@ -125,5 +125,5 @@ def test_attempts_of_a_family_share_its_alpha(model: SmoothedClassifier, samples
     settings = Settings(n=100, alpha=0.01, family_wise=True)
     run = certify_dataset(model, samples[:4], tmp_path / "a", settings, ledger=tmp_path / "ledger")
     assert (run.config["family_alpha"], run.config["attempts_alpha"]) == (0.01, 0.0025)
-    assert run.rows[0].alpha == Attempt(1, 0.0025).alpha
+    assert run.plan.alpha == Attempt(1, 0.0025).alpha
     assert verify_run(read_run(tmp_path / "a")) == []

@@ -2,13 +2,17 @@
 
 from fractions import Fraction
 from math import ceil, comb
+from pathlib import Path
 
 import pytest
 
+from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan
+from robustify.certificates.family import Plan
 from robustify.errors import InputError
+from robustify.format import at_most as rounded_up
 from robustify.format import duration, memory
 from robustify.report.html import meaning
-from robustify.runs import statements
+from robustify.runs.folder import Run
 from robustify.runs.statements import accuracy_interval, accuracy_lower_bound, expected_false, most_false, remarks
 
 
@@ -74,20 +78,26 @@ def test_numbers_read_well() -> None:
     ("value", "text"), [(0.001, "0.001"), (0.00060792710185, "0.000607928"), (2e-06, "2e-06"), (0.05, "0.05")]
 )
 def test_a_chance_of_error_is_never_rounded_down(value: float, text: str) -> None:
-    assert statements.at_most(value) == text
+    assert rounded_up(value) == text
     assert float(text) >= value
 
 
+def run_of(plan: Plan, **shared: object) -> Run:
+    config = {"family": "gaussian", "plan": plan.stored(), "samples": 1_500, **shared}
+    return Run(Path("run"), config, [], finished=False)
+
+
 def test_what_runs_share_is_said() -> None:
-    plain = {"rule": "decision", "samples": 1_500, "alpha": 0.00060792710185}
-    assert remarks(plain) == []
-    assert remarks({**plain, "family_alpha": 0.05}) == [
+    alpha = 0.00060792710185
+    plain = DecisionPlan(0.25, alpha, 100, 1_000, radii=(0.1,))
+    assert remarks(run_of(plain)) == []
+    assert remarks(run_of(plain, family_alpha=0.05)) == [
         "That any certificate of the 1,500 images is false has a chance of at most 0.05."
     ]
-    assert remarks({**plain, "attempt": 3, "attempts_alpha": 0.01}) == [
+    assert remarks(run_of(plain, attempt=3, attempts_alpha=0.01)) == [
         "Attempt 3: that any of all attempts at an image is false has a chance of at most 0.01."
     ]
-    known = {**plain, "rule": "known label"}
+    known = run_of(KnownLabelPlan(0.25, alpha, 0, 1_000, radii=(0.1,)))
     assert remarks(known)[0].startswith("Only the true label was tested: a certificate says that the smoothed")
     for labelled in (True, False):
         assert meaning(known, labelled=labelled).endswith(f"false with chance at most 0.000607928. {remarks(known)[0]}")

@@ -12,16 +12,18 @@ import torch
 from scipy.stats import binom, norm
 
 from robustify import Settings, SmoothedClassifier
-from robustify.certificates.decisions import LeaderPlan
-from robustify.certificates.plans import Look, Plan
+from robustify.certificates.decisions import DecisionPlan, LeaderPlan
+from robustify.certificates.family import Bound, Look, Plan, Tally
+from robustify.certificates.queries import SELECTION
 from robustify.certificates.sequential import group_sequential_test
 from robustify.data import Sample
 from robustify.errors import RunError
 from robustify.runs.certify import certify_dataset
-from robustify.runs.folder import StoredRun, read_run
+from robustify.runs.folder import Run, read_run
 from robustify.runs.rows import Row
 from robustify.verify.arithmetic import crossing_chance, is_deviation_above, normal_chance, normal_quantile, upper_tail
-from robustify.verify.claims import _holds, verify_row, verify_run
+from robustify.verify.claims import verify_row, verify_run
+from robustify.verify.gaussian import _holds
 from robustify.verify.replay import replay, spread
 
 SETTINGS = {
@@ -32,18 +34,32 @@ SETTINGS = {
 
 
 @pytest.fixture(params=list(SETTINGS))
-def run(request: pytest.FixtureRequest, model: SmoothedClassifier, samples: list[Sample], out: Path) -> StoredRun:
+def run(request: pytest.FixtureRequest, model: SmoothedClassifier, samples: list[Sample], out: Path) -> Run:
     """A genuine run of each rule."""
     certify_dataset(model, samples, out, SETTINGS[request.param])
     return read_run(out)
 
 
-def claimed(run: StoredRun) -> Row:
+def claimed(run: Run) -> Row:
     return max((row for row in run.rows if row.radius > 0), key=lambda row: row.p_upper < 1)
 
 
-def fields(row: Row, run: StoredRun) -> set[str]:
-    return {problem.field for problem in verify_row(row, run.plan, run.config)}
+def fields(row: Row, run: Run) -> set[str]:
+    return {problem.field for problem in verify_row(row, run.plan, run)}
+
+
+def altered(row: Row, **changes: Any) -> Row:  # noqa: ANN401
+    """A row with other bounds, p_lower and p_upper, or other parts of its last tally; or, as any row, other fields."""
+    bounds = {name: changes.pop(name) for name in Bound._fields if name in changes}
+    tested = {name: changes.pop(name) for name in ("votes", "looks", "draws") if name in changes}
+    if "tested" in changes:
+        tested["label"] = changes.pop("tested")
+    tallies = (*row.tallies[:-1], row.tallies[-1]._replace(**tested))
+    return replace(row, bounds=(row.bounds[0]._replace(**bounds),), tallies=tallies, **changes)
+
+
+def chosen_by(row: Row, selection: tuple[int, ...]) -> Row:
+    return replace(row, tallies=(row.tallies[0]._replace(votes=selection), *row.tallies[1:]))
 
 
 @pytest.mark.parametrize(("n", "k", "p"), [(100, 90, 0.8), (1_000, 999, 0.99), (50, 50, 0.9), (20_000, 10_400, 0.5)])
@@ -75,34 +91,32 @@ def test_a_walk_of_single_draws_finds_the_size_that_convolutions_find(p0: float)
     assert crossing_chance(p0, test.looks, greedy) > 0.01
 
 
-def test_a_genuine_run_is_verified_and_repeats(
-    run: StoredRun, model: SmoothedClassifier, samples: list[Sample]
-) -> None:
+def test_a_genuine_run_is_verified_and_repeats(run: Run, model: SmoothedClassifier, samples: list[Sample]) -> None:
     assert sum(row.radius > 0 for row in run.rows) >= 3
     assert verify_run(run) == []
     assert replay(model, samples, run, 4) == []
 
 
 @pytest.mark.parametrize("factor", [1 + 1e-6, 1.01, 2.0])
-def test_larger_claims_are_rejected(run: StoredRun, factor: float) -> None:
+def test_larger_claims_are_rejected(run: Run, factor: float) -> None:
     row = claimed(run)
     assert "radius" in fields(replace(row, radius=row.radius * factor), run)
     p_lower = 1 - (1 - row.p_lower) / factor
-    assert "p_lower" in fields(replace(row, p_lower=p_lower), run)
-    assert "p_upper" in fields(replace(row, p_upper=row.p_upper / factor), run)
+    assert "p_lower" in fields(altered(row, p_lower=p_lower), run)
+    assert "p_upper" in fields(altered(row, p_upper=row.p_upper / factor), run)
 
 
 @pytest.mark.parametrize("factor", [1 - 1e-6, 0.5])
-def test_smaller_claims_are_changes_too(run: StoredRun, factor: float) -> None:
+def test_smaller_claims_are_changes_too(run: Run, factor: float) -> None:
     row = claimed(run)
     assert fields(replace(row, radius=row.radius * factor), run) == {"radius"}
-    assert fields(replace(row, p_lower=row.p_lower * factor), run) >= {"p_lower"}
+    assert fields(altered(row, p_lower=row.p_lower * factor), run) >= {"p_lower"}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 1.5])
 @pytest.mark.parametrize("name", ["radius", "p_lower", "p_upper"])
-def test_numbers_that_are_none_are_rejected(run: StoredRun, name: str, value: float) -> None:
-    assert fields(replace(claimed(run), **{name: value}), run)
+def test_numbers_that_are_none_are_rejected(run: Run, name: str, value: float) -> None:
+    assert fields(altered(claimed(run), **{name: value}), run)
 
 
 @pytest.mark.parametrize(
@@ -110,33 +124,69 @@ def test_numbers_that_are_none_are_rejected(run: StoredRun, name: str, value: fl
     [
         ("sigma", lambda v: 2 * v),
         ("alpha", lambda v: 10 * v),
+        ("alpha", lambda v: v / 10),
         ("n0", lambda v: v + 1),
         ("n", lambda v: v + 1),
         ("slack", lambda v: v / 2),
-        ("rule", lambda v: "fixed" if v != "fixed" else "adaptive"),
+        ("rule", lambda v: {"fixed": "adaptive", "adaptive": "fixed", "decision": "leader"}[v]),
         ("radii", lambda v: (*v, 0.15)),
-        ("seed", lambda v: v + "1"),
-        ("soundness", lambda v: "float"),
+        ("radii", lambda v: tuple(2 * r for r in v)),
     ],
 )
-def test_another_question_than_the_runs_is_rejected(run: StoredRun, name: str, change: Any) -> None:  # noqa: ANN401
+def test_another_question_than_the_rows_answer_is_rejected(run: Run, name: str, change: Any) -> None:  # noqa: ANN401
+    plan = run.config["plan"]
+    if name not in plan:
+        return
+    other = {**plan, name: change(plan[name])}
+    if other["rule"] == "leader":
+        other["n0"] = 0
+    assert verify_run(replace(run, config={**run.config, "plan": other}))
+
+
+def test_another_kind_of_noise_than_the_rows_is_rejected(run: Run) -> None:
+    problems = verify_run(replace(run, config={**run.config, "soundness": "float"}))
+    assert [(problem.sample, problem.field) for problem in problems] == [("run.json", "slack")]
+
+
+def test_a_label_chosen_from_another_number_of_draws_is_rejected(run: Run) -> None:
     row = claimed(run)
-    assert fields(replace(row, **{name: change(getattr(row, name))}), run) == {name}
+    fewer = replace(row, tallies=(row.tallies[0]._replace(draws=99, votes=row.selection), *row.tallies[1:]))
+    assert fields(fewer, run) & {"selection draws", "selection votes"}
+    more = replace(run, config={**run.config, "plan": {**run.config["plan"], "n0": 101}})
+    assert "selection draws" in {problem.field for problem in verify_row(row, more.plan, more)}
 
 
-def test_another_label_is_rejected(run: StoredRun) -> None:
+def test_tallies_that_no_plan_could_have_are_rejected(run: Run) -> None:
+    row = claimed(run)
+    chosen, tested = row.tallies
+    for tallies, field in (
+        ((), "tallies"),
+        ((chosen, tested, tested), "tallies"),
+        ((tested, chosen), "tallies"),
+        ((chosen, tested._replace(view=1)), "tallies"),
+        ((chosen, tested._replace(stage="prediction")), "tallies"),
+        ((chosen, tested._replace(label=3)), "estimation label"),
+        ((chosen, tested._replace(label=None)), "estimation looks"),
+        ((chosen, tested._replace(draws=-1)), "estimation votes"),
+        ((chosen, tested._replace(draws=100_000)), "draws"),
+    ):
+        assert field in fields(replace(row, tallies=tallies), run)
+    assert fields(replace(row, bounds=()), run) == fields(replace(row, bounds=2 * row.bounds), run) == {"bounds"}
+
+
+def test_another_label_is_rejected(run: Run) -> None:
     row = claimed(run)
     assert row.label is not None
     assert fields(replace(row, label=(row.label + 1) % 3), run) == {"label"}
     assert fields(replace(row, label=None), run) == {"label"}
     swapped = (*row.selection[1:], row.selection[0])
-    assert fields(replace(row, selection=swapped), run)
+    assert fields(chosen_by(row, swapped), run)
     assert fields(replace(row, truth=3), run) == {"truth"}
     abstained = replace(row, label=None, radius=0.0)
     assert fields(abstained, run) == {"radius"}
 
 
-def test_votes_that_moved_are_rejected(run: StoredRun) -> None:
+def test_votes_that_moved_are_rejected(run: Run) -> None:
     row = claimed(run)
     guess = row.selection.index(max(row.selection))
     for other in {0, 1, 2} - {guess}:
@@ -144,14 +194,14 @@ def test_votes_that_moved_are_rejected(run: StoredRun) -> None:
             votes = list(row.votes)
             votes[guess] += way
             votes[other] -= way
-            assert fields(replace(row, votes=tuple(votes)), run) & {"looks", "votes"}
-    assert fields(replace(row, votes=(*row.votes, 0)), run) == {"votes"}
-    assert fields(replace(row, votes=tuple(10 * v for v in row.votes)), run) == {"votes"}
-    assert fields(replace(row, selection=tuple(10 * v for v in row.selection)), run) == {"selection"}
+            assert fields(altered(row, votes=tuple(votes)), run) & {"estimation looks", "estimation votes"}
+    assert fields(altered(row, votes=(*row.votes, 0)), run) == {"estimation votes"}
+    assert fields(altered(row, votes=tuple(10 * v for v in row.votes)), run) == {"estimation votes"}
+    assert fields(chosen_by(row, tuple(10 * v for v in row.selection)), run) == {"selection votes"}
     assert fields(replace(row, batch=0), run) == {"batch"}
 
 
-def test_looks_that_were_altered_are_rejected(run: StoredRun) -> None:
+def test_looks_that_were_altered_are_rejected(run: Run) -> None:
     row = claimed(run)
     last = row.looks[-1]
     for altered in (
@@ -162,18 +212,18 @@ def test_looks_that_were_altered_are_rejected(run: StoredRun) -> None:
         (),
         row.looks[:-1],
     ):
-        assert fields(replace(row, looks=altered), run) & {"looks", "votes"}
+        assert fields(altered(row, looks=altered), run) & {"estimation looks", "estimation votes"}
 
 
-def test_votes_that_prove_less_than_is_claimed_are_rejected(run: StoredRun) -> None:
+def test_votes_that_prove_less_than_is_claimed_are_rejected(run: Run) -> None:
     """Votes and looks changed together, so that only the arithmetic can tell."""
     row = claimed(run)
     guess = row.selection.index(max(row.selection))
     votes = [0, 0, 0]
-    votes[guess] = half = row.drawn // 2
-    votes[(guess + 1) % 3] = row.drawn - half
-    looks = tuple(Look(look.n, look.n * half // row.drawn, look.n - look.n * half // row.drawn) for look in row.looks)
-    assert "radius" in fields(replace(row, votes=tuple(votes), looks=looks), run)
+    votes[guess] = half = row.n // 2
+    votes[(guess + 1) % 3] = row.n - half
+    looks = tuple(Look(look.n, look.n * half // row.n, look.n - look.n * half // row.n) for look in row.looks)
+    assert "radius" in fields(altered(row, votes=tuple(votes), looks=looks), run)
 
 
 def test_an_adaptive_run_that_takes_all_draws_is_verified(
@@ -181,31 +231,28 @@ def test_an_adaptive_run_that_takes_all_draws_is_verified(
 ) -> None:
     certify_dataset(model, samples, out, Settings(n_max=300, seed=5, alpha=0.01))
     run = read_run(out)
-    assert any(row.drawn == 300 and row.radius > 0 for row in run.rows)
+    assert any(row.n == 300 and row.radius > 0 for row in run.rows)
     assert verify_run(run) == []
 
 
-def test_a_slack_that_the_noise_does_not_have_is_rejected(run: StoredRun) -> None:
-    rows = [replace(row, slack=0.0) for row in run.rows]
-    problems = verify_run(replace(run, rows=rows, config={**run.config, "slack": 0.0}))
-    assert problems[0].field == "slack"
+def test_a_slack_that_the_noise_does_not_have_is_rejected(run: Run) -> None:
+    plan = {**run.config["plan"], "slack": 0.0}
+    problems = verify_run(replace(run, config={**run.config, "plan": plan}))
+    assert [problem.field for problem in problems if problem.sample == "run.json"] == ["slack"]
     assert str(problems[0]).startswith("run.json: slack is 0.0; expected ")
 
 
-def test_rows_beyond_the_data_are_rejected(run: StoredRun) -> None:
+def test_rows_beyond_the_data_are_rejected(run: Run) -> None:
     problems = verify_run(replace(run, config={**run.config, "samples": 11}))
     assert [problem.field for problem in problems] == ["samples"]
 
 
-def test_another_seed_does_not_repeat(run: StoredRun, model: SmoothedClassifier, samples: list[Sample]) -> None:
-    rows = [replace(row, seed="4") for row in run.rows]
-    problems = replay(model, samples, replace(run, rows=rows, config={**run.config, "seed": "4"}), 4)
-    assert {problem.field for problem in problems} & {"votes", "looks"}
+def test_another_seed_does_not_repeat(run: Run, model: SmoothedClassifier, samples: list[Sample]) -> None:
+    problems = replay(model, samples, replace(run, config={**run.config, "seed": "4"}), 4)
+    assert {problem.field for problem in problems} & {"estimation votes", "estimation looks"}
 
 
-def test_other_pixels_and_truths_do_not_repeat(
-    run: StoredRun, model: SmoothedClassifier, samples: list[Sample]
-) -> None:
+def test_other_pixels_and_truths_do_not_repeat(run: Run, model: SmoothedClassifier, samples: list[Sample]) -> None:
     rows = [replace(row, pixels="0" * 64, truth=(row.truth or 0) + 1) for row in run.rows]
     problems = replay(model, samples, replace(run, rows=rows), 2)
     assert [p.field for p in problems] == ["truth"] * len(rows) + ["pixels"] * 2  # and nothing of what follows from it
@@ -213,14 +260,14 @@ def test_other_pixels_and_truths_do_not_repeat(
         replay(model, samples[1:], run, 2)
 
 
-def test_another_model_is_refused(run: StoredRun, model: SmoothedClassifier, samples: list[Sample]) -> None:
+def test_another_model_is_refused(run: Run, model: SmoothedClassifier, samples: list[Sample]) -> None:
     with torch.no_grad():
         next(model.classifier.parameters()).add_(1e-3)
-    with pytest.raises(RunError, match=r"not the model of the run(.|\n)*classifier_sha256: there"):
+    with pytest.raises(RunError, match=r"not the model of the run(.|\n)*classifier.sha256: there"):
         replay(model, samples, run)
 
 
-def test_rows_to_repeat_are_spread_over_the_run(run: StoredRun) -> None:
+def test_rows_to_repeat_are_spread_over_the_run(run: Run) -> None:
     assert [row.sample for row in spread(run.rows, 3)] == ["00.png", "05.png", "11.png"]
     assert len(spread(run.rows, 1)) == 1
     assert len(spread(run.rows, 50)) == 12
@@ -233,22 +280,23 @@ def test_folders_that_hold_no_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot read"):
         read_run(tmp_path)
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(RunError, match="it lacks rule, sigma"):
+    with pytest.raises(RunError, match="it lacks format, family, plan"):
         read_run(tmp_path)
 
 
-def test_a_run_without_rows_or_sense_cannot_be_verified(run: StoredRun, out: Path) -> None:
+def test_a_run_without_rows_or_sense_cannot_be_verified(run: Run, out: Path) -> None:
     with pytest.raises(RunError, match="no rows yet"):
         verify_run(replace(run, rows=[]))
-    (out / "run.json").write_text(json.dumps({**run.config, "alpha": 2}))
+    (out / "run.json").write_text(json.dumps({**run.config, "plan": {**run.config["plan"], "alpha": 2}}))
     with pytest.raises(RunError, match="describes no possible run"):
         verify_run(read_run(out))
 
 
 @pytest.mark.parametrize("run", ["decision"], indirect=True)
-def test_decisions_by_the_runner_up_are_verified_and_guarded(run: StoredRun) -> None:
+def test_decisions_by_the_runner_up_are_verified_and_guarded(run: Run) -> None:
     """57 % of the votes are short of what the radius needs, but no rival has more than 21.6 %."""
     row, plan = claimed(run), run.plan
+    assert isinstance(plan, DecisionPlan)
     assert row.label is not None
     looks = tuple(Look(n, round(0.57 * n), math.ceil(0.215 * n)) for n in plan.schedule)
     votes = [0, 0, 0]
@@ -256,25 +304,25 @@ def test_decisions_by_the_runner_up_are_verified_and_guarded(run: StoredRun) -> 
     others = [c for c in range(3) if c != row.label]
     votes[others[0]] = looks[-1].rival
     votes[others[1]] = looks[-1].n - looks[-1].label - looks[-1].rival
-    claim = plan.claim(looks)
+    claim = plan.prove(looks)
     assert claim.radius == pytest.approx(0.05)
-    assert not any(test.crossed([look.label for look in looks]) for test in plan.tests)  # type: ignore[attr-defined]
-    genuine = replace(row, looks=looks, votes=tuple(votes), **claim._asdict())
+    assert not any(test.crossed([look.label for look in looks]) for test in plan.tests)
+    genuine = altered(row, looks=looks, votes=tuple(votes), draws=looks[-1].n, **claim._asdict())
     assert fields(genuine, run) == set()
     assert "radius" in fields(replace(genuine, radius=0.1), run)
-    assert "p_lower" in fields(replace(genuine, p_lower=claim.p_lower + 0.01), run)
-    assert "p_upper" in fields(replace(genuine, p_upper=claim.p_upper - 0.01), run)
+    assert "p_lower" in fields(altered(genuine, p_lower=claim.p_lower + 0.01), run)
+    assert "p_upper" in fields(altered(genuine, p_upper=claim.p_upper - 0.01), run)
 
 
 @pytest.fixture
-def led(model: SmoothedClassifier, samples: list[Sample], out: Path) -> StoredRun:
+def led(model: SmoothedClassifier, samples: list[Sample], out: Path) -> Run:
     """A run whose labels were never chosen."""
     certify_dataset(model, samples, out, Settings(radius=[0.05, 0.1], n_max=500, n0=0, seed=3))
     return read_run(out)
 
 
 @pytest.fixture
-def known(model: SmoothedClassifier, samples: list[Sample], out: Path) -> StoredRun:
+def known(model: SmoothedClassifier, samples: list[Sample], out: Path) -> Run:
     """A run that tested the true labels; every second of them is what the classifier says."""
     said = [int(model.classifier(model.prepare(s.image)[None]).argmax()) for s in samples]
     pairs = enumerate(zip(samples, said, strict=True))
@@ -285,9 +333,9 @@ def known(model: SmoothedClassifier, samples: list[Sample], out: Path) -> Stored
 
 
 def test_a_run_that_follows_leaders_is_verified_and_guarded(
-    led: StoredRun, model: SmoothedClassifier, samples: list[Sample]
+    led: Run, model: SmoothedClassifier, samples: list[Sample]
 ) -> None:
-    assert (led.plan.rule, led.rows[0].n0) == ("leader", 0)
+    assert (led.plan.rule, led.rows[0].tallies[0].draws) == ("leader", 0)
     assert verify_run(led) == []
     assert replay(model, samples, led, 4) == []
     row = claimed(led)
@@ -296,29 +344,27 @@ def test_a_run_that_follows_leaders_is_verified_and_guarded(
         ("p_lower", 1.001 * row.p_lower),
         ("p_upper", 0.9 * row.p_upper),
     ):
-        assert name in fields(replace(row, **{name: value}), led)
+        assert name in fields(altered(row, **{name: value}), led)
     assert row.label is not None
     assert fields(replace(row, label=(row.label + 1) % 3), led) == {"label"}
-    assert fields(replace(row, selection=(*row.selection[1:], row.selection[0])), led)
+    assert fields(chosen_by(row, (*row.selection[1:], row.selection[0])), led)
     for other in {0, 1, 2} - {row.label}:
         moved = list(row.selection)
         moved[row.label] -= 1
         moved[other] += 1
-        assert fields(replace(row, selection=tuple(moved)), led) == {"selection"}
-    assert fields(replace(row, selection=()), led) == {"selection"}
+        assert fields(chosen_by(row, tuple(moved)), led) == {"selection votes"}
+    assert fields(replace(row, tallies=row.tallies[1:]), led) == {"tallies"}
     early = next(row for row in led.rows if row.radius > 0 and row.selection != row.votes)
     fewer = tuple(v - (c == early.label) for c, v in enumerate(early.selection))
-    assert fields(replace(early, selection=fewer), led) == {"selection"}
-    assert fields(replace(row, selection=row.votes, looks=row.looks), led) <= {"selection"}
+    assert fields(chosen_by(early, fewer), led) == {"selection votes"}
+    assert fields(chosen_by(row, row.votes), led) <= {"selection votes"}
 
 
-def test_a_leader_must_pay_for_all_who_could_lead(led: StoredRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leader_must_pay_for_all_who_could_lead(led: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Boundaries that spend all of alpha on one class, or lie too near the threshold, prove nothing."""
     row, plan = claimed(led), led.plan
-    greedy = tuple(
-        group_sequential_test(test.p0, alpha=plan.alpha, looks=test.looks)
-        for test in plan.tests  # type: ignore[attr-defined]
-    )
+    assert isinstance(plan, LeaderPlan)
+    greedy = tuple(group_sequential_test(test.p0, alpha=plan.alpha, looks=test.looks) for test in plan.tests)
     monkeypatch.setitem(plan.__dict__, "tests", greedy)
     assert "radius" in fields_of(row, plan, led)
     near = tuple(replace(test, boundaries=(*test.boundaries[:-1], round(test.p0 * 500) + 1)) for test in greedy)
@@ -335,8 +381,8 @@ def test_a_boundary_near_the_threshold_does_not_bound_all_leaders() -> None:
     assert _holds(replace(test, boundaries=(90,)), plan)
 
 
-def fields_of(row: Row, plan: Plan, run: StoredRun) -> set[str]:
-    return {problem.field for problem in verify_row(row, plan, run.config)}
+def fields_of(row: Row, plan: Plan, run: Run) -> set[str]:
+    return {problem.field for problem in verify_row(row, plan, run)}
 
 
 @pytest.mark.parametrize(("successes", "expected"), [(55, True), (54, False), (45, False), (50, False)])
@@ -344,21 +390,23 @@ def test_a_deviation_above_is_told_exactly(successes: int, expected: bool) -> No
     assert is_deviation_above(successes, 100, Fraction(1, 2)) is expected
 
 
-def test_a_run_with_known_labels_is_verified_and_guarded(known: StoredRun) -> None:
+def test_a_run_with_known_labels_is_verified_and_guarded(known: Run) -> None:
     assert verify_run(known) == []
     assert all(row.label in (None, row.truth) and row.selection == () for row in known.rows)
     row = claimed(known)
     assert row.truth is not None
     other = (row.truth + 1) % 3
     assert fields(replace(row, label=other), known) == {"label"}
-    assert fields(replace(row, label=other, truth=other), known) == {"looks"}
+    assert fields(replace(row, label=other, truth=other), known) == {"estimation label"}
+    assert fields(altered(row, label=other, truth=other, tested=other), known) == {"estimation looks"}
     assert fields(replace(row, truth=None), known) == {"truth"}
     assert fields(replace(row, truth=3, label=3), known) == {"truth"}
-    assert fields(replace(row, selection=row.votes), known) == {"selection"}
+    chosen = Tally(0, SELECTION, 0, row.votes)
+    assert fields(replace(row, tallies=(chosen, *row.tallies)), known) == {"tallies"}
     assert "radius" in fields(replace(row, radius=1.001 * row.radius), known)
 
 
-def test_alpha_is_no_more_than_its_share(led: StoredRun) -> None:
+def test_alpha_is_no_more_than_its_share(led: Run) -> None:
     def wrong(**changed: float) -> set[str]:
         return {problem.field for problem in verify_run(replace(led, config={**led.config, **changed}))}
 
@@ -369,16 +417,18 @@ def test_alpha_is_no_more_than_its_share(led: StoredRun) -> None:
     assert wrong(attempt=2) == wrong(attempts_alpha=0.01) == wrong(attempt=0, attempts_alpha=0.01) == {"attempt"}
 
 
-def test_counts_that_shrink_between_looks_are_refused(run: StoredRun) -> None:
+def test_counts_that_shrink_between_looks_are_refused(run: Run) -> None:
     for row in run.rows:
         if len(row.looks) > 1:
             first, second = row.looks[:2]
-            assert "looks" in fields(replace(row, looks=(first._replace(label=second.label + 1), *row.looks[1:])), run)
+            assert "estimation looks" in fields(
+                altered(row, looks=(first._replace(label=second.label + 1), *row.looks[1:])), run
+            )
             fallen = first._replace(label=first.label - 1, rival=second.rival + 1)
-            assert "looks" in fields(replace(row, looks=(fallen, *row.looks[1:])), run)
+            assert "estimation looks" in fields(altered(row, looks=(fallen, *row.looks[1:])), run)
 
 
-def test_abstaining_is_never_correct(run: StoredRun) -> None:
+def test_abstaining_is_never_correct(run: Run) -> None:
     row = run.rows[0]
     assert not replace(row, label=None, truth=None).correct
     assert not replace(row, label=None, truth=1).correct
