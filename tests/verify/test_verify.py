@@ -204,7 +204,7 @@ def test_votes_that_moved_are_rejected(run: Run) -> None:
 def test_looks_that_were_altered_are_rejected(run: Run) -> None:
     row = claimed(run)
     last = row.looks[-1]
-    for altered in (
+    for looks in (
         (*row.looks[:-1], Look(last.n, last.label + 1, last.rival)),
         (*row.looks[:-1], Look(last.n, last.label, last.rival + 1)),
         (*row.looks[:-1], Look(last.n - 1, last.label, last.rival)),
@@ -212,7 +212,7 @@ def test_looks_that_were_altered_are_rejected(run: Run) -> None:
         (),
         row.looks[:-1],
     ):
-        assert fields(altered(row, looks=altered), run) & {"estimation looks", "estimation votes"}
+        assert fields(altered(row, looks=looks), run) & {"estimation looks", "estimation votes"}
 
 
 def test_votes_that_prove_less_than_is_claimed_are_rejected(run: Run) -> None:
@@ -229,7 +229,7 @@ def test_votes_that_prove_less_than_is_claimed_are_rejected(run: Run) -> None:
 def test_an_adaptive_run_that_takes_all_draws_is_verified(
     model: SmoothedClassifier, samples: list[Sample], out: Path
 ) -> None:
-    certify_dataset(model, samples, out, Settings(n_max=300, seed=5, alpha=0.01))
+    certify_dataset(model, samples, out, Settings(n_max=300, seed=9, alpha=0.01))
     run = read_run(out)
     assert any(row.n == 300 and row.radius > 0 for row in run.rows)
     assert verify_run(run) == []
@@ -324,7 +324,7 @@ def led(model: SmoothedClassifier, samples: list[Sample], out: Path) -> Run:
 @pytest.fixture
 def known(model: SmoothedClassifier, samples: list[Sample], out: Path) -> Run:
     """A run that tested the true labels; every second of them is what the classifier says."""
-    said = [int(model.classifier(model.prepare(s.image)[None]).argmax()) for s in samples]
+    said = [int(model.classifier(model.prepare(s.image, "float")[None]).argmax()) for s in samples]
     pairs = enumerate(zip(samples, said, strict=True))
     labelled = [Sample(s.id, s.image, c if i % 2 else (c + 1) % 3) for i, (s, c) in pairs]
     certify_dataset(model, labelled, out, Settings(radius=[0.05, 0.1], n_max=500, known_label=True, seed=3))
