@@ -27,7 +27,7 @@ class Registry(Generic[S]):
     """One entry-point group.
 
     Arguments:
-        kind: How error texts call what an entry is.
+        kind: What an entry is, for error texts.
         group: The entry-point group.
         problem: Says what is wrong with an entry; None if nothing is.
         known: Names whose distribution we know, for install hints.

@@ -21,6 +21,6 @@ NetworkInput: TypeAlias = Float[Tensor, "batch network_channels network_height n
 """Normalised pixels at the network's own size."""
 
 Levels: TypeAlias = float | Float[Tensor, " batch"]
-"""Standard deviations of noise in [0, 1] pixels: one number for all images of a batch, or one for each."""
+"""Standard deviation of noise in [0, 1] pixels: one number for a whole batch, or a tensor with one for each image."""
 
 Logits: TypeAlias = Float[Tensor, "batch classes"]

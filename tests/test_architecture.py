@@ -1,6 +1,7 @@
 """The look, kept by a test rather than by goodwill."""
 
 import ast
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,59 @@ def test_no_pickled_weights_are_shipped_and_the_zoo_is_small() -> None:
     files = [p for p in (PACKAGE / "zoo").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert not [p for p in files if p.suffix in (".pt", ".pth", ".bin", ".pkl", ".ckpt")]
     assert sum(p.stat().st_size for p in files) < 20 * 2**20
+
+
+def test_what_reads_numbers_imports_no_torch() -> None:
+    """Certificates, the reading of runs and the arithmetic of verify work where there is no torch."""
+    modules = [
+        *(f"certificates.{file.stem}" for file in (PACKAGE / "certificates").glob("[a-z]*.py")),
+        *("errors", "contract", "format", "folders", "licences", "options", "registry", "smoothing.settings"),
+        *(f"runs.{name}" for name in ("folder", "rows", "status", "statements", "metrics")),
+        *(f"verify.{name}" for name in ("claims", "gaussian", "arithmetic")),
+    ]
+    code = f"import sys; {'; '.join(f'import robustify.{module}' for module in modules)}; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_docstrings_name_their_subject(file: Path) -> None:
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(ast.parse(file.read_text())):
+        text = ast.get_docstring(node) if isinstance(node, kinds) else None
+        assert not (text or "").startswith(("Of ", "By ")), f"{getattr(node, 'name', file)}: {text}"
+
+
+def test_files_and_functions_stay_small() -> None:
+    lines = sorted(len(file.read_text().splitlines()) for file in FILES)
+    assert statistics.median(lines) <= 110
+    assert lines[-1] <= 320
+    functions = sorted(
+        node.end_lineno - node.lineno + 1
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno is not None
+    )
+    assert functions[int(0.9 * len(functions))] <= 20
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Imports at the top of a module, followed as far as they go."""
+    names = {".".join(("robustify", *file.relative_to(PACKAGE).with_suffix("").parts)): file for file in FILES}
+    arrows = {name.removesuffix(".__init__"): _imported_at_the_top(file) for name, file in names.items()}
+    done: set[str] = set()
+
+    def follow(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " imports ".join((*path, name))
+        if name in arrows and name not in done:
+            for other in arrows[name]:
+                follow(other, (*path, name))
+            done.add(name)
+
+    for name in arrows:
+        follow(name, ())
+
+
+def _imported_at_the_top(file: Path) -> set[str]:
+    body = ast.parse(file.read_text()).body
+    return {node.module for node in body if isinstance(node, ast.ImportFrom) and node.module} - {"robustify"}

@@ -139,7 +139,7 @@ def unit_deviation(x: Tensor) -> Tensor:
         (torch.Tensor.round, "no gradient reaches the pixels"),
         (lambda x: x + 1e-6 * torch.randn(x.shape), "two answers for the same pixels"),
         (lambda x: x if torch.rand(1) >= 0 else -x, "draws random numbers"),
-        (lambda x: x / x.abs().amax().clamp(min=1), "changes by .* with other images in the batch"),
+        (lambda x: x / x.abs().amax().clamp(min=1), "differ by .* with other images beside them"),
     ],
 )
 def test_a_faulty_network_is_told_what_is_wrong(before: Function, text: str) -> None:
@@ -270,7 +270,7 @@ def one_seed(x: Tensor) -> Tensor:
         (lambda x: x / 0 * 0, r"in \[0, 1\]; mean gives nan"),
         (lambda x: (x + 0.01 * torch.randn_like(x)).clamp(0, 1), "two answers for the same pixels"),
         (one_seed, "draws random numbers"),
-        (lambda x: 0.9 * x + 0.1 * x.mean(), "changes by .* with other images in the batch"),
+        (lambda x: 0.9 * x + 0.1 * x.mean(), "differ by .* with other images beside them"),
         (lambda x: x if len(x) > 1 else x[0], r"gives shape \(3, 16, 16\) for one image"),
         (lambda x: 1 - x, "worse than leaving the noise in"),
     ],

@@ -61,10 +61,10 @@ class OpenCLIP(ZeroShotModel):
     """An open_clip model with its tokenizer.
 
     Arguments:
-        model: In evaluation mode, with `encode_text`, `visual` and `logit_scale`.
+        model: An image-text model in evaluation mode, with `encode_text`, `visual` and `logit_scale`.
         tokenizer: Turns a list of strings into token ids of shape (N, length).
-        name: How the model is called in certificates.
-        licence: Of the weights, where known.
+        name: Name of the model in certificates.
+        licence: Licence of the weights, where it is known.
 
     Raises:
         ModelError: If the object is not an open_clip image-text model.
@@ -194,7 +194,7 @@ class OpenCLIPGeometry(Geometry):
 
 
 def _preprocessing(model: Any) -> Preprocessing:  # noqa: ANN401
-    """From the model's own `visual.preprocess_cfg`."""
+    """The preprocessing that the model's own `visual.preprocess_cfg` describes."""
     config = model.visual.preprocess_cfg
     size = config["size"]
     return Preprocessing(

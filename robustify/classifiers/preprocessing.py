@@ -88,7 +88,7 @@ class Preprocessing:
         mean: Per channel, in units of [0, 1] pixels; its length is the network's number of channels.
         std: Per channel, positive.
         size: Height and width of the network's input.
-        geometry: How a picture of another size is brought to the input contract.
+        geometry: Resize and crop of a picture of another size.
 
     Raises:
         InputError: If lengths, signs or sizes make no sense.

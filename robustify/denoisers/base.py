@@ -1,41 +1,58 @@
-"""What stands between the noise and the classifier."""
+"""The denoiser between noise and classifier."""
 
 from abc import ABC, abstractmethod
 from typing import final
 
 from torch import nn
 
-from robustify.types import Pixels
+from robustify.types import Levels, Pixels
 
 
 class Denoiser(nn.Module, ABC):
     """Estimates clean pixels from noisy ones. It never adds noise: the smoother adds exactly sigma.
 
-    A certificate does not depend on what a denoiser does, only its size does.
+    A certificate is valid whatever a denoiser does; how large its radius is depends on the denoiser.
     """
 
     name: str
+    """Name in certificates and reports."""
+
     channels: int | None
-    """Image channels it works on; any where None."""
+    """Number of image channels it works on; None for any."""
+
     size: tuple[int, int] | None
-    """Height and width it was made for; any where None."""
+    """Height and width of the images it works on; None for any."""
+
     licence: str | None
+    """Licence of the weights; None where it is unknown."""
 
     @abstractmethod
-    def forward(self, noisy: Pixels, sigma: float) -> Pixels:
-        """Clean pixels in [0, 1], from clean pixels plus Gaussian noise of standard deviation `sigma`."""
+    def forward(self, noisy: Pixels, sigma: Levels) -> Pixels:
+        """Estimates of the clean pixels, in [0, 1].
+
+        Arguments:
+            noisy: Clean pixels plus Gaussian noise, shape (B, C, H, W).
+            sigma: Standard deviation of the noise, in [0, 1] pixels: one number for all images, or a tensor of shape
+                (B) with one for each. A model with one noise level always gives a number, so a denoiser that takes
+                nothing else works there.
+        """
 
     @abstractmethod
     def describe(self, sigma: float) -> str:
-        """How it works at `sigma`, without its name: one line for the input contract, and part of its hash."""
+        """How the denoiser works at `sigma`, in one line without its name; part of its fingerprint.
+
+        Raises:
+            InputError: If it cannot work at this noise level.
+        """
 
 
 @final
 class Identity(Denoiser):
-    """Leaves the noise in: plain randomized smoothing, the baseline that every denoiser must beat.
+    """No denoiser: plain randomized smoothing, the baseline that every denoiser must beat.
 
     Arguments:
-        channels: Where the noise is added: 1 for gray, also before an RGB classifier; the classifier's where None.
+        channels: Number of channels of the images that noise is added to: 1 for gray ones, also before an RGB
+            classifier; None for the classifier's own.
     """
 
     name = "none"
@@ -47,7 +64,7 @@ class Identity(Denoiser):
         self.channels = channels
         self.eval()
 
-    def forward(self, noisy: Pixels, sigma: float) -> Pixels:
+    def forward(self, noisy: Pixels, sigma: Levels) -> Pixels:
         del sigma
         return noisy
 

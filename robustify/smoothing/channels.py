@@ -40,7 +40,7 @@ class Channels:
         return [Channel(noise_law(soundness, view.sigma), base) for view in views]
 
     def _margin(self, sigmas: tuple[float, ...], batch: int) -> Margin:
-        """By how much a vote must be ahead to count; probed again where the model or the batch changed."""
+        """The lead that a vote needs to count; probed again where the model or the batch changed."""
         p = self._pipeline
         key = (batch, sigmas, p.precision, state(p.classifier, p.denoiser))
         if self._probed is None or self._probed[0] != key:
@@ -55,3 +55,7 @@ class Channels:
             )
             self._probed = key, found
         return self._probed[1]
+
+    def forget(self) -> None:
+        """Makes the next opening probe anew."""
+        self._probed = None

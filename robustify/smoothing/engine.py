@@ -35,7 +35,7 @@ class Base:
 
     Arguments:
         function: One fixed function of each image: noisy pixels and their noise level to logits, shape (B, classes).
-        margin: By how much a logit must be ahead of the second for its vote to count.
+        margin: The lead that a logit needs over the second for its vote to count.
         mixes: Whether views of several levels share the function; it then takes a level for each image.
     """
 
@@ -191,7 +191,7 @@ class Engine(Generic[Q]):
         counted = len(noisy)
         self._watch(shares, noisy)
         base = shares[0][0].channel.base
-        logits = base.function(_filled(noisy, self.batch), self._levels(shares, base, noisy.device))
+        logits = base.function(_filled(noisy, self.batch), self._levels(shares, base))
         winners = _winners(logits[:counted], base.margin)
         for (o, _), won in zip(shares, torch.split(winners, [draws for _, draws in shares]), strict=True):
             o.count(won)
@@ -206,13 +206,13 @@ class Engine(Generic[Q]):
             clean = _joined([image.expand(len(part), *image.shape) for part, image in mine])
             self.checks.fed(view, noisy if len(mine) == len(parts) else _joined([part for part, _ in mine]), clean)
 
-    def _levels(self, shares: Sequence[tuple[_Open[Q], int]], base: Base, device: torch.device) -> Levels:
+    def _levels(self, shares: Sequence[tuple[_Open[Q], int]], base: Base) -> Levels:
         """The noise level of the batch: one number, or one for each image where views of several levels share it."""
         first = shares[0][0].channel.law.sigma
         if not base.mixes:
             return first
         levels = [o.channel.law.sigma for o, draws in shares for _ in range(draws)]
-        return torch.tensor([*levels, *[first] * (self.batch - len(levels))], device=device)
+        return torch.tensor([*levels, *[first] * (self.batch - len(levels))], dtype=torch.float64)
 
     def _answered(self) -> Iterator[Job[Q]]:
         """Hands complete votes to who asked, opens the next asks, lets decided jobs go."""

@@ -1,4 +1,4 @@
-"""From what users have (path, picture, array, tensor) to pixels that meet the input contract."""
+"""Images as users have them (paths, pictures, arrays, tensors), turned into pixels that meet the input contract."""
 
 import warnings
 from collections.abc import Sequence

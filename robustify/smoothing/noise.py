@@ -41,7 +41,7 @@ _RESERVED = 1 << 192
 @final
 @dataclass(frozen=True)
 class NoiseAddress:
-    """Where the draws of one stage of one view of one sample live.
+    """The address of the draws of one stage of one view of one sample.
 
     Arguments:
         seed: Seed of the whole run, at least 0.
@@ -182,7 +182,7 @@ class NoiseStream:
     Arguments:
         law: The noise, and how it meets pixels.
         image: The clean image, as `law.check` gives it, shape (C, H, W).
-        address: Where the draws live.
+        address: Address of the draws.
     """
 
     def __init__(self, law: NoiseLaw, image: Image | Bytes, address: NoiseAddress) -> None:

@@ -63,7 +63,7 @@ class Sampling:
         return (secrets.randbits(128), True) if self.seed is None else (self.seed, False)
 
     def slack(self, sigma: float, contract: InputContract) -> float:
-        """By how much the chance of a vote may differ from that under ideal noise of this standard deviation."""
+        """The most by which the chance of a vote may differ from that under ideal noise of this standard deviation."""
         return total_variation(sigma, prod(contract.shape)) if self.soundness == Soundness.GRID else 0.0
 
 

@@ -292,6 +292,10 @@ class SmoothedClassifier(nn.Module):
         engine: Engine[Q] = Engine(channels, seed=seed, batch=batch, checks=checks, progress=progress)
         yield from checks.guard(engine.run(jobs))
 
+    def forget_checks(self) -> None:
+        """Makes the next certificate check the model anew, as a new process would."""
+        self._channels.forget()
+
     def prepare(self, image: OneImage, soundness: str = "grid") -> Tensor:
         """One image that meets the contract, on the model's device: bytes for "grid", else floats in [0, 1].
 

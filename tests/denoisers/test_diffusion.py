@@ -20,7 +20,9 @@ from robustify.denoisers import Denoiser, Identity
 from robustify.denoisers.diffusion import DiffusionDenoiser, from_pipeline, load, names
 from robustify.denoisers.wrap import wrap
 from robustify.errors import InputError, ModelError
+from robustify.zoo import HELD_OUT
 
+ZOO = HELD_OUT.parent
 PREDICTIONS = ["epsilon", "sample", "v_prediction"]
 SCHEDULES = {
     "linear": {"beta_schedule": "linear"},
@@ -186,13 +188,21 @@ class TestNetworkCall:
         torch.testing.assert_close(denoised, ((y + 1) / 2).clamp(0, 1), rtol=1e-6, atol=1e-6)
         assert "bfloat16" in denoiser.describe(sigma)
 
-    def test_works_in_channels_last_and_returns_rows(self, network: nn.Module, noisy: Tensor) -> None:
-        """Faster inside; a classifier may still view what comes out as (B, pixels)."""
-        denoiser = DiffusionDenoiser(network, DDPMScheduler())
-        kernels = [p for p in denoiser.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+    def test_leaves_the_memory_of_the_callers_network_as_it_is(self, network: nn.Module) -> None:
+        kernels = [p for p in network.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+        DiffusionDenoiser(network, DDPMScheduler())
+        assert kernels
+        assert not any(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+    def test_returns_rows_also_in_channels_last(self, network: nn.Module, noisy: Tensor) -> None:
+        """A classifier may view what comes out as (B, pixels)."""
+        network.to(memory_format=torch.channels_last)
+        assert DiffusionDenoiser(network, DDPMScheduler())(noisy, 0.25).is_contiguous()
+
+    def test_what_is_loaded_works_in_channels_last(self) -> None:
+        kernels = [p for p in load(str(ZOO / "ddpm")).parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
         assert kernels
         assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
-        assert denoiser(noisy, 0.25).is_contiguous()
 
     def test_drops_learned_variance(self, awaken: Callable[[nn.Module], nn.Module], noisy: Tensor) -> None:
         both = unet(awaken, out_channels=6)
@@ -446,3 +456,40 @@ class TestIdentity:
 
         with pytest.raises(TypeError, match=r"abstract.*describe"):
             Silent()
+
+
+class TestLevelPerImage:
+    """A batch may hold images under noise of several levels."""
+
+    SIGMAS = (0.25, 0.5, 1.0, 0.25)
+
+    @pytest.fixture
+    def batch(self) -> Tensor:
+        return torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    @pytest.mark.parametrize("prediction", PREDICTIONS)
+    @torch.no_grad()
+    def test_is_what_separate_passes_give(self, prediction: str, network: nn.Module, batch: Tensor) -> None:
+        denoiser = DiffusionDenoiser(network, DDPMScheduler(prediction_type=prediction))
+        together = denoiser(batch, torch.tensor(self.SIGMAS, dtype=torch.float64))
+        alone = [denoiser(batch[i : i + 1], sigma) for i, sigma in enumerate(self.SIGMAS)]
+        assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+        assert not torch.allclose(together[1], denoiser(batch, 0.25)[1], atol=1e-3)
+
+    @torch.no_grad()
+    def test_one_level_for_each_is_a_number_for_all_to_the_bit(self, network: nn.Module, batch: Tensor) -> None:
+        denoiser = DiffusionDenoiser(network, DDPMScheduler())
+        each = denoiser(batch, torch.full((4,), 0.37, dtype=torch.float64))
+        assert torch.equal(each, denoiser(batch, 0.37))
+
+    def test_a_level_out_of_reach_is_named(self, network: nn.Module, batch: Tensor) -> None:
+        levels = torch.tensor([0.25, 0.25, 1e6, 0.5], dtype=torch.float64)
+        with pytest.raises(InputError, match=r"got sigma=1e\+06"):
+            DiffusionDenoiser(network, DDPMScheduler())(batch, levels)
+
+    def test_gradients_reach_every_image(self, network: nn.Module, batch: Tensor) -> None:
+        noisy = batch.requires_grad_()
+        denoiser = DiffusionDenoiser(network, DDPMScheduler())
+        denoiser(noisy, torch.tensor(self.SIGMAS, dtype=torch.float64)).sum().backward()
+        assert noisy.grad is not None
+        assert bool((noisy.grad.flatten(1).abs().sum(dim=1) > 0).all())

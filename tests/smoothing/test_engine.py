@@ -243,3 +243,31 @@ def test_views_draw_other_noise() -> None:
     job = Job(image(128), "0", TwoViews((200, 200)))
     list(engine.run([job]))
     assert job.query.told[0] != job.query.told[1]
+
+
+def test_each_image_of_a_mixed_batch_comes_with_its_own_level() -> None:
+    def by_level(noisy: Pixels, sigma: Levels) -> Logits:
+        assert isinstance(sigma, Tensor)
+        return torch.eye(2)[(sigma > 0.3).long()]
+
+    shared = Base(by_level, MARGIN, mixes=True)
+    channels = [Channel(noise_law("grid", sigma), shared) for sigma in (0.25, 0.5)]
+    assert two_views(channels, 32) == [[[40 + i, 0], [0, 25]] for i in range(5)]
+
+
+def test_the_noise_of_each_view_is_shown_to_its_own_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched, fed = checks(2), [0, 0]
+
+    def counter(view: int) -> Callable[[Tensor, Tensor], None]:
+        def count(noisy: Tensor, clean: Tensor) -> None:
+            fed[view] += len(noisy)
+
+        return count
+
+    for view in (0, 1):
+        monkeypatch.setattr(watched.noise[view], "add", counter(view))
+    shared = Base(FirstPixel(), MARGIN, mixes=True)
+    channels = [Channel(noise_law("grid", sigma), shared) for sigma in (0.25, 0.5)]
+    engine: Engine[TwoViews] = Engine(channels, seed=SEED, batch=32, checks=watched)
+    list(engine.run([Job(image(10 * i), f"{i}", TwoViews((40, 25))) for i in range(3)]))
+    assert fed == [120, 75]

@@ -53,11 +53,11 @@ _PRIMITIVE = (bool, int, float, str, type(None))
 @final
 @dataclass(frozen=True)
 class Margin:
-    """By how much a logit must be ahead of the second for its vote to count.
+    """The lead that a logit needs over the second for its vote to count.
 
     Arguments:
-        share: Of the scale.
-        scale: At least so large are logits taken to be.
+        share: The margin as a share of the scale.
+        scale: Least size that logits are taken to have.
     """
 
     share: float
@@ -88,13 +88,13 @@ def probe(
         sigmas: Standard deviations of the noise, in [0, 1] pixels. Several share the batches, as a level per image.
         batch: Images per forward pass.
         rounding: Relative rounding of the networks' arithmetic; see `rounding_of`.
-        device: Where the pixels live.
+        device: Device of the pixels.
 
     Raises:
         ModelError: If logits are never finite, or the same image's differ by more than rounding explains.
     """
 
-    levels = torch.tensor([sigmas[i % len(sigmas)] for i in range(PROBES)], device=device)
+    levels = torch.tensor([sigmas[i % len(sigmas)] for i in range(PROBES)], dtype=torch.float64)
     images = torch.stack([_noisy(i, shape, float(level)) for i, level in enumerate(levels)]).to(device)
     room = min(PROBES, (batch + 1) // 2)
     groups = [(images[i : i + room], _at(base, sigmas, levels[i : i + room], batch)) for i in range(0, PROBES, room)]
@@ -106,7 +106,7 @@ def probe(
             "nothing could be certified.\n"
             "  Look for weights that are not finite, or numbers too large for float16; bfloat16 or float32 has room."
         )
-    scale = _power_of_two(float(expected[finite].abs().max()))
+    scale = _power_of_two(float(expected[finite].abs().max())) or 1.0  # all logits may be 0
     among_others = [
         torch.cat(found) for found in zip(*(_again(answer, group, batch) for group, answer in groups), strict=True)
     ]
@@ -156,8 +156,8 @@ def _at(base: Callable[[Pixels, Levels], Logits], sigmas: Sequence[float], level
     def answer(pixels: Pixels, places: Tensor) -> Tensor:
         if len(sigmas) == 1:
             return base(pixels, sigmas[0])[places]
-        among = torch.full((batch,), sigmas[0], device=levels.device)
-        among[places] = levels
+        among = torch.full((batch,), sigmas[0], dtype=torch.float64)
+        among[places.cpu()] = levels
         return base(pixels, among)[places]
 
     return answer
@@ -212,6 +212,6 @@ def _refusal(seen: float, repeated: float, batch: int, rounding: float) -> str:
         )
         hint = "batch statistics, a maximum over the batch, per-tensor quantisation, or experts of limited capacity"
     return (
-        f"the denoiser and the classifier are together no fixed function of one image: {found}; rounding explains "
+        f"the base function, denoiser and all, is no fixed function of one image: {found}; rounding explains "
         f"{allowed:.2g}. Draws would not be independent and no certificate would hold.\n  Look for {hint}."
     )

@@ -66,7 +66,7 @@ class VoteCheck:
 
     Arguments:
         log_evidence: Natural logarithm of the evidence for sharing.
-        log_most: Of the most so far.
+        log_most: Natural logarithm of the largest evidence so far.
         requests: Complete so far.
     """
 

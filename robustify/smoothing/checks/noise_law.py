@@ -109,7 +109,7 @@ class NoiseCheck:
 
     Arguments:
         sigma: Declared standard deviation, in [0, 1] pixels.
-        grid: Whether the noise is declared to be a Gaussian rounded to multiples of 1/255; else it's continuous.
+        grid: Whether the noise is declared to be a Gaussian rounded to multiples of 1/255, or a continuous one.
     """
 
     def __init__(self, sigma: float, *, grid: bool) -> None:
@@ -196,7 +196,7 @@ class NoiseCheck:
             )
 
     def _window(self, shape: Sequence[int], room: int) -> tuple[slice, ...]:
-        """At most so many values, from adjoining draws, channels, rows and columns at a place that varies."""
+        """The place of at most so many values: adjoining draws, channels, rows and columns, elsewhere each time."""
         draws, channels, height, width = shape
         channels = min(channels, 3)
         draws = min(draws, max(2, room // (channels * min(16, height * width))))

@@ -12,10 +12,11 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
+import training
 from torch import Tensor, nn
+from training import Recipe
 
-from robustify.zoo import fashion_mnist, training
-from robustify.zoo.training import Recipe
+from robustify.zoo import fashion_mnist
 
 ARCHITECTURE = "resnet18d"
 ARGUMENTS = {"in_chans": 1, "channels": (48, 64, 96, 128), "stem_width": 16}

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import training
 from torch import Tensor, nn
+from training import Recipe
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -17,8 +19,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from robustify.zoo import fashion_mnist, training
-from robustify.zoo.training import Recipe
+from robustify.zoo import fashion_mnist
 
 RECIPE = Recipe(epochs=12, learning_rate=3e-3)
 

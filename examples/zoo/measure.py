@@ -1,6 +1,6 @@
 """Measures the zoo on its held-out images and writes the figures into `record.json`.
 
-`python -m robustify.zoo.measure`: one-step denoise-and-classify accuracy at four noise levels, with the raw noisy
+`python examples/zoo/measure.py`: one-step denoise-and-classify accuracy at four noise levels, with the raw noisy
 accuracy beside it, for the shipped denoiser before each shipped classifier.
 """
 

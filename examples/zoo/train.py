@@ -1,4 +1,4 @@
-"""Rebuilds the zoo: `python -m robustify.zoo.train [TARGET]`."""
+"""Rebuilds the zoo: `python examples/zoo/train.py [TARGET]`."""
 
 import json
 import os
@@ -8,11 +8,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
+import measure
 import torch
+import training
 import typer
 from safetensors.torch import save_file
 
-from robustify.zoo import FOLDER, HELD_OUT, fashion_mnist, measure, training
+from robustify.zoo import FOLDER, HELD_OUT, fashion_mnist
 
 
 class Target(StrEnum):
@@ -48,7 +50,7 @@ def main(
         save_images(data, out)
     for model, folder in FOLDERS.items():
         if target in (model, Target.ALL):
-            trainer = import_module(f"robustify.zoo.train_{model}")
+            trainer = import_module(f"train_{model}")
             update_record(out / "record.json", folder, trainer.train(data, out / folder))
     if out == FOLDER:  # elsewhere the zoo's own sources would not find the models
         measure.measure()
