@@ -113,7 +113,7 @@ def verify_row(row: Row, plan: Plan, run: Run) -> list[Problem]:
 
 
 def _slack(run: Run, plan: Plan) -> tuple[float, ...]:
-    """By how much the chance of a vote may differ from that under ideal noise, in each view."""
+    """Largest difference, for each view, of the chance of a vote from that under ideal noise."""
     if run.soundness == "float":
         return tuple(0.0 for _ in plan.views)
     dimensions = math.prod(run.contract.shape)

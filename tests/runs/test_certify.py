@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+
 from robustify import Settings, SmoothedClassifier
 from robustify.certificates.family import Bound, Tally
 from robustify.certificates.queries import ESTIMATION
