@@ -9,22 +9,36 @@ from robustify.errors import RunError
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Writes a file so that readers see the old content or the new, never a part, even after a power failure."""
-    with _beside(file, content) as written:
-        written.replace(file)
+    """Writes a file, or replaces it: a reader sees the old content or the new one, never a part."""
+    with _beside(file, content) as complete:
+        complete.replace(file)
 
 
 def write_once(file: Path, content: bytes) -> bool:
-    """Writes a new file whole, unless there is one of that name already; says whether it was written.
+    """Writes a file that does not exist yet; False, with nothing written, where it does.
 
-    Of several processes that write the same file at once, exactly one succeeds.
+    Of several processes that write the same file at once, one succeeds.
     """
-    with _beside(file, content) as written:
+    with _beside(file, content) as complete:
         try:
-            os.link(written, file)
+            os.link(complete, file)
         except FileExistsError:
             return False
     return True
+
+
+@contextmanager
+def _beside(file: Path, content: bytes) -> Iterator[Path]:
+    """A temporary file next to the one that is meant, with all of its content on the disk."""
+    complete = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with complete.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield complete
+    finally:
+        complete.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -32,8 +46,8 @@ def disk(folder: Path, safe: str) -> Iterator[None]:
     """Turns disk errors into a `RunError` that says what is safe and what to do.
 
     Arguments:
-        folder: Folder that is written to.
-        safe: What was not lost, as the subject of a sentence: "Rows written before".
+        folder: The folder that is written to.
+        safe: What is not lost, as the subject of a sentence: "Rows written before".
     """
     try:
         yield
@@ -42,17 +56,3 @@ def disk(folder: Path, safe: str) -> Iterator[None]:
             f"cannot write to {str(folder)!r}: {error.strerror or error}.\n"
             f"  {safe} are safe; make room and run the same command again."
         ) from error
-
-
-@contextmanager
-def _beside(file: Path, content: bytes) -> Iterator[Path]:
-    """A temporary file in the same folder that holds the content, flushed to the disk; removed in the end."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        yield beside
-    finally:
-        beside.unlink(missing_ok=True)

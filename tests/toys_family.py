@@ -1,62 +1,75 @@
-"""A second family of certificates, written as an outsider would: two noise levels, the minimum of two radii.
-
-The label is chosen at the first level and tested at both. Each radius is proven at alpha: where the minimum is too
-large, so is the radius of the level that attains the true minimum, so alpha needs no split.
-"""
+"""A second family of certificates, as somebody else might write one: the smaller of two radii, at two noise levels."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, final
 
-from robustify.certificates.family import Bound, Claim, Family, Look, Plan, Tally, View
+from robustify.certificates.family import CERTIFICATES, Bound, Claim, Family, Look, Plan, Tally, View
 from robustify.certificates.queries import ESTIMATION, SELECTION, Ask
 from robustify.certificates.question import Question
-from robustify.certificates.radii import gaussian_radius, leading_class, rival_bounds, strongest_rival
+from robustify.certificates.radii import gaussian_radius, rival_bounds, strongest_rival
 from robustify.errors import InputError
+from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.verify.arithmetic import normal_quantile, upper_tail
-from robustify.verify.claims import RUN, Problem, bound_field, tally_field
+from robustify.verify.claims import Problem
 
 
 @final
 @dataclass
 class TwoLevelsQuery:
-    """The draws of one image: those that choose the label, then those that test it at each level.
+    """Draws that choose the label at the first level, then draws that test it at both.
 
     Arguments:
-        plan: The question.
+        plan: What is asked.
         classes: Number of classes.
     """
 
     plan: "TwoLevelsPlan"
     classes: int
-    tallies: tuple[Tally, ...] = field(init=False, default=())
+    told: list[tuple[Ask, tuple[int, ...]]] = field(init=False, default_factory=list)
 
     def ask(self) -> Ask | None:
-        if not self.tallies:
-            return Ask(0, SELECTION, self.plan.n0)
-        tested = len(self.tallies) - 1
-        return Ask(tested, ESTIMATION, self.plan.n) if tested < len(self.plan.sigmas) else None
+        """What to draw next; None once nothing more is asked."""
+        p = self.plan
+        asks = [Ask(0, SELECTION, p.n0), Ask(0, ESTIMATION, p.n), Ask(1, ESTIMATION, p.n)]
+        return asks[len(self.told)] if len(self.told) < len(asks) else None
 
     def tell(self, ask: Ask, votes: Sequence[int]) -> None:
-        tally = Tally(ask.view, ask.stage, ask.draws, tuple(votes))
-        if self.tallies:
-            label = leading_class(self.tallies[0].votes)
-            look = Look(ask.draws, votes[label], strongest_rival(votes, label, n=ask.draws))
-            tally = tally._replace(label=label, looks=(look,))
-        self.tallies = (*self.tallies, tally)
+        """Takes the votes, one count per class, of exactly the draws asked for."""
+        self.told.append((ask, tuple(votes)))
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]:
+        """Everything that was counted."""
+        (_, selection), *estimations = self.told
+        label = selection.index(max(selection))
+        chosen = Tally(0, SELECTION, self.plan.n0, selection)
+        return (chosen, *(_tested(ask, votes, label) for ask, votes in estimations))
+
+
+def _tested(ask: Ask, votes: tuple[int, ...], label: int) -> Tally:
+    look = Look(ask.draws, votes[label], strongest_rival(votes, label, n=ask.draws))
+    return Tally(ask.view, ask.stage, ask.draws, votes, label, (look,))
 
 
 @final
 @dataclass(frozen=True)
 class TwoLevelsPlan(Plan):
-    """Exactly `n` draws at each of two noise levels."""
+    """The smaller of the radii that `n` draws prove at each of two levels; a minimum needs no share of alpha.
+
+    Arguments:
+        sigmas: Standard deviations of the noise, in [0, 1] pixels.
+        alpha: Allowed chance of a false claim.
+        n0: Draws at the first level that choose the label.
+        n: Draws at each level that test it.
+        slack: By how much the chance of a vote may differ from that under ideal noise, at each level.
+    """
 
     family = "two-levels"
     rule = "minimum"
     exact = True
-    remark = "Each radius is the minimum over two noise levels."
 
     sigmas: tuple[float, float]
     alpha: float
@@ -69,6 +82,10 @@ class TwoLevelsPlan(Plan):
         return tuple(map(View, self.sigmas))
 
     @property
+    def slacks(self) -> tuple[float, ...]:
+        return self.slack
+
+    @property
     def most_draws(self) -> int:
         return self.n0 + 2 * self.n
 
@@ -77,23 +94,22 @@ class TwoLevelsPlan(Plan):
         return ()
 
     def query(self, classes: int, truth: int | None = None) -> TwoLevelsQuery:
-        if truth is not None:
-            raise InputError(f"the plan chooses the label itself; got the true label {truth}")
+        assert truth is None
         return TwoLevelsQuery(self, classes)
 
     def certify_votes(self, tallies: Sequence[Tally]) -> Claim:
-        tested = tallies[1:]
-        bounds = tuple(self._bound(tally) for tally in tested)
-        radius = min(gaussian_radius(*b, sigma=s) for b, s in zip(bounds, self.sigmas, strict=True))
+        _, *tested = tallies
+        bounds = tuple(map(self._bound, tested, self.slack))
+        radius = min(gaussian_radius(*bound, sigma=sigma) for bound, sigma in zip(bounds, self.sigmas, strict=True))
         return Claim(tested[0].label if radius > 0 else None, radius, bounds)
 
-    def _bound(self, tally: Tally) -> Bound:
-        look, slack = tally.looks[0], self.slack[tally.view]
+    def _bound(self, tally: Tally, slack: float) -> Bound:
+        (look,) = tally.looks
         low, high = rival_bounds(look.label, look.rival, n=look.n, alpha=self.alpha)
         return Bound(max(0.0, low - slack), min(1.0, high + slack))
 
     def stored(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"rule": self.rule, **asdict(self)}
 
     def __str__(self) -> str:
         return f"n = {self.n:,} at each of two levels"
@@ -102,7 +118,7 @@ class TwoLevelsPlan(Plan):
 @final
 @dataclass(frozen=True)
 class TwoLevels(Family):
-    """Certificates of the smaller of the radii at two noise levels.
+    """The smaller of two radii.
 
     Arguments:
         sigmas: Standard deviations of the noise, in [0, 1] pixels.
@@ -119,47 +135,44 @@ class TwoLevels(Family):
 
     def plan(self, question: Question, slack: Callable[[View], float]) -> TwoLevelsPlan:
         if question.n is None:
-            raise InputError("two levels take exactly n draws each; give n")
+            raise InputError("two levels need a number of draws, n")
         first, second = map(slack, self.views)
         return TwoLevelsPlan(self.sigmas, question.alpha, question.n0, question.n, (first, second))
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> TwoLevelsPlan:
-        pairs = {name: tuple(map(float, stored[name])) for name in ("sigmas", "slack")}
-        return TwoLevelsPlan(**{**stored, **pairs})
+        (low, high), (first, second) = stored["sigmas"], stored["slack"]
+        return TwoLevelsPlan((low, high), stored["alpha"], stored["n0"], stored["n"], (first, second))
 
 
-def problems(row: Row, plan: TwoLevelsPlan, *, classes: int, slack: Sequence[float]) -> Iterator[Problem]:
-    """What is wrong with a row: exact tails refute what the bounds exclude, and each radius follows from its bounds."""
-    del classes
-    if plan.slack != tuple(slack):
-        yield Problem(RUN, "slack", plan.slack, tuple(slack))
+def problems(row: Row, plan: TwoLevelsPlan, run: Run) -> Iterator[Problem]:
+    """What the counts of a row do not prove, by exact tails and quantiles."""
+    assert run.plan == plan
     stages = [(tally.view, tally.stage, tally.draws) for tally in row.tallies]
-    expected = [(0, SELECTION, plan.n0), (0, ESTIMATION, plan.n), (1, ESTIMATION, plan.n)]
-    if stages != expected or len(row.bounds) != 2:
-        yield Problem(row.sample, "tallies", stages, expected)
+    if stages != [(0, SELECTION, plan.n0), (0, ESTIMATION, plan.n), (1, ESTIMATION, plan.n)]:
+        yield Problem(row.sample, "tallies", stages, "one selection, and votes of both levels")
         return
-    label = row.selection.index(max(row.selection))
-    for tally, bound, sigma in zip(row.tallies[1:], row.bounds, plan.sigmas, strict=True):
-        if tally.label != label or len(tally.looks) != 1:
-            yield Problem(row.sample, tally_field(tally, "label"), tally.label, label)
+    chosen, *tested = row.tallies
+    label = chosen.votes.index(max(chosen.votes))
+    for tally in tested:
+        rival = max(votes for c, votes in enumerate(tally.votes) if c != label) + plan.n - sum(tally.votes)
+        if (tally.label, tally.looks) != (label, (Look(plan.n, tally.votes[label], rival),)):
+            yield Problem(row.sample, f"looks of view {tally.view}", tally.looks, "those of the votes")
             return
-        yield from _bound(row.sample, tally, bound, plan)
-        if row.radius > 0 and not _within(row.radius, bound, sigma):
-            yield Problem(row.sample, "radius", row.radius, f"at most what {bound} proves at {sigma}")
+    for bound, tally, sigma, slack in zip(row.bounds, tested, plan.sigmas, plan.slack, strict=True):
+        yield from _unproven(row, bound, tally.looks[0], sigma, Fraction(slack), Fraction(plan.alpha) / 2)
 
 
-def _bound(sample: str, tally: Tally, bound: Bound, plan: TwoLevelsPlan) -> Iterator[Problem]:
-    look, slack, half = tally.looks[0], Fraction(plan.slack[tally.view]), plan.alpha / 2
-    if bound.p_lower > 0 and upper_tail(look.label, look.n, Fraction(bound.p_lower) + slack) > half:
-        yield Problem(sample, bound_field("p_lower", tally.view), bound.p_lower, "less")
-    rest, others = 1 - Fraction(bound.p_upper) + slack, (look.label, look.n - look.rival)
-    if bound.p_upper < 1 and all(upper_tail(count, look.n, rest) > half for count in others):
-        yield Problem(sample, bound_field("p_upper", tally.view), bound.p_upper, "more")
+def _unproven(row: Row, bound: Bound, look: Look, sigma: float, slack: Fraction, level: Fraction) -> Iterator[Problem]:
+    low, high = map(Fraction, bound)
+    if low > 0 and upper_tail(look.label, look.n, low + slack) * level.denominator > level.numerator:
+        yield Problem(row.sample, "p_lower", bound.p_lower, "less")
+    rest = max(look.label, look.n - look.rival)
+    if high < 1 and upper_tail(rest, look.n, 1 - high + slack) * level.denominator > level.numerator:
+        yield Problem(row.sample, "p_upper", bound.p_upper, "more")
+    if row.radius > 0 and not row.radius <= sigma / 2 * (normal_quantile(low) - normal_quantile(high)):
+        yield Problem(row.sample, "radius", row.radius, f"no more than is proven at sigma = {sigma:g}")
 
 
-def _within(radius: float, bound: Bound, sigma: float) -> bool:
-    if not 0 < bound.p_upper < bound.p_lower < 1:
-        return False
-    gap = normal_quantile(Fraction(bound.p_lower)) - normal_quantile(Fraction(bound.p_upper))
-    return bool(radius <= sigma * gap / 2)
+if TwoLevels.name not in CERTIFICATES.names():
+    CERTIFICATES.register(TwoLevels.name, TwoLevels)

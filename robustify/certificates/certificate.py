@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-from robustify.certificates.family import Bound, Look, Plan, Tally
-from robustify.certificates.queries import SELECTION, CertifyingQuery
+from robustify.certificates.family import Bound, Plan, Tally
+from robustify.certificates.queries import CertifyingQuery
+from robustify.certificates.tallied import Tallied
 from robustify.contract import InputContract, Numerics
 from robustify.errors import InputError
 from robustify.format import floor
@@ -40,51 +41,9 @@ class Provenance:
     batch: int
 
 
-class Counted:
-    """Votes and bounds of one image, read in the same words from a certificate and from a stored row."""
-
-    bounds: tuple[Bound, ...]
-    tallies: tuple[Tally, ...]
-
-    @property
-    def p_lower(self) -> float:
-        """Lower bound on the label's probability in the first view, in [0, 1]."""
-        return self.bounds[0].p_lower
-
-    @property
-    def p_upper(self) -> float:
-        """Upper bound on every other class's probability in the first view, in [0, 1]."""
-        return self.bounds[0].p_upper
-
-    @property
-    def selection(self) -> tuple[int, ...]:
-        """Votes that chose the label, one count per class; empty where no draws chose it."""
-        return next((tally.votes for tally in self.tallies if tally.stage == SELECTION), ())
-
-    @property
-    def votes(self) -> tuple[int, ...]:
-        """Votes that certify the label, one count per class; draws that failed are missing from the sum."""
-        return self.tallies[-1].votes
-
-    @property
-    def looks(self) -> tuple[Look, ...]:
-        """Counts at each point where the votes that certify the label were read."""
-        return self.tallies[-1].looks
-
-    @property
-    def n(self) -> int:
-        """Number of draws that certify the label."""
-        return self.tallies[-1].draws
-
-    @property
-    def draws(self) -> int:
-        """Number of all draws of the image, over all views and stages."""
-        return sum(tally.draws for tally in self.tallies)
-
-
 @final
 @dataclass(frozen=True)
-class Certificate(Counted):
+class Certificate(Tallied):
     """A label, the ℓ2 distance within which it holds, and the votes that prove it.
 
     Arguments:

@@ -139,6 +139,11 @@ class Plan(ABC):
 
     @property
     @abstractmethod
+    def slacks(self) -> tuple[float, ...]:
+        """By how much the chance of a vote may differ from that under ideal noise, for each view."""
+
+    @property
+    @abstractmethod
     def most_draws(self) -> int:
         """Largest number of draws that one image can take, over all views and stages."""
 

@@ -104,6 +104,10 @@ class GaussianPlan(Plan):
         return (View(self.sigma),)
 
     @property
+    def slacks(self) -> tuple[float, ...]:
+        return (self.slack,)
+
+    @property
     def most_draws(self) -> int:
         return self.n0 + self.n
 

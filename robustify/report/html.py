@@ -14,13 +14,14 @@ from PIL import Image as PILImage
 from robustify.format import at_most, floor
 from robustify.report.curves import curve_svg
 from robustify.report.pictures import Picture, Raster
-from robustify.runs.folder import Run, flat
+from robustify.runs.config import flat
+from robustify.runs.folder import Run
 from robustify.runs.metrics import abstention_rate, average_certified_radius, certified_accuracy
 from robustify.runs.rows import Row
 from robustify.runs.statements import remarks
 
 COLUMNS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Radii of the table, in [0, 1] pixels, where the run decides none of its own."""
+"""Radii of the table, where none were decided."""
 
 
 @final
@@ -29,10 +30,10 @@ class Chapter:
     """One model in a report.
 
     Arguments:
-        name: Name of the model in the report.
-        run: Certificates of the model.
-        baseline: Certificates of the same images without a denoiser.
-        pictures: Images of the strip.
+        name: Its name in the report.
+        run: Its certificates.
+        baseline: The certificates of the same images without a denoiser.
+        pictures: Pictures for the strip.
     """
 
     name: str
@@ -49,6 +50,7 @@ def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, titl
     columns = chapters[0].run.plan.radii or COLUMNS
     environment = Environment(loader=PackageLoader("robustify.report"), autoescape=True)
     environment.filters["png"] = _png
+    environment.filters["flat"] = flat
     environment.filters["down"] = lambda value, digits=3: f"{floor(value, digits):.{digits}f}"
     html = environment.get_template("report.html").render(
         title=title,
@@ -56,7 +58,7 @@ def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, titl
         curve=curve_svg(curves, baselines) if curves else None,
         dashed=bool(baselines),
         table=[_line(name, run.rows, columns) for chapter in chapters for name, run in _runs(chapter) if run.rows],
-        runs=[(name, run, flat(run.config)) for chapter in chapters for name, run in _runs(chapter)],
+        runs=[named for chapter in chapters for named in _runs(chapter)],
         columns=columns,
         meaning=meaning(chapters[0].run, labelled=bool(curves)),
     )
@@ -65,17 +67,18 @@ def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, titl
 
 def meaning(run: Run, *, labelled: bool = True) -> str:
     """What the numbers of a run say, in a few sentences."""
+    chance = f"each certificate is false with chance at most {at_most(run.plan.alpha)}."
     if labelled:
         told = (
             "Certified accuracy at radius r is the share of images whose prediction is right and provably stays so "
-            "under every change of the pixels of ℓ2 norm up to r (pixels in [0, 1])"
+            "under every change of the pixels of ℓ2 norm up to r (pixels in [0, 1]);"
         )
     else:
         told = (
-            "A radius r means that no change of the pixels of ℓ2 norm below r (pixels in [0, 1]) changes the prediction"
+            "A radius r means that no change of the pixels of ℓ2 norm below r (pixels in [0, 1]) changes the "
+            "prediction;"
         )
-    chance = f"each certificate is false with chance at most {at_most(run.plan.alpha)}."
-    return " ".join([f"{told}; {chance}", *remarks(run)])
+    return " ".join([told, chance, *remarks(run)])
 
 
 def _runs(chapter: Chapter) -> list[tuple[str, Run]]:
@@ -98,7 +101,7 @@ def _line(name: str, rows: list[Row], columns: Sequence[float]) -> dict[str, Any
 
 
 def _png(raster: Raster) -> str:
-    """The picture as a data address of a PNG file."""
+    """The picture as a data address, which needs no file."""
     stream = BytesIO()
     pixels = raster[:, :, 0] if raster.shape[2] == 1 else raster
     PILImage.fromarray(pixels).save(stream, format="PNG")

@@ -1,4 +1,4 @@
-"""Pictures of one certificate: the clean image, its first noisy draw, that draw denoised, the votes."""
+"""Pictures of certificates: the clean image, its first noisy draw, that draw denoised, the votes."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustify.data import Sample
 from robustify.denoisers import Identity
+from robustify.runs import version1
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.smoothing import SmoothedClassifier
@@ -23,15 +24,15 @@ TOP = 3
 @final
 @dataclass(frozen=True)
 class Picture:
-    """One row of the report's strip.
+    """One card of the report's strip.
 
     Arguments:
-        clean: Image as certified.
-        noisy: First draw that was counted, clipped for display.
-        denoised: The same draw after the denoiser; None without one.
+        clean: The image as certified.
+        noisy: The first draw that was counted, clipped for display.
+        denoised: That draw after the denoiser; None without one.
         sigma: Standard deviation of its noise, in [0, 1] pixels.
-        votes: Most frequent classes with their share of the draws.
-        row: Stored result of the image.
+        votes: The most frequent classes with their share of the draws.
+        row: The certificate.
         truth: Name of the true class; None where unknown.
         label: Name of the certified class; None where the classifier abstained.
     """
@@ -48,27 +49,41 @@ class Picture:
 
 @torch.inference_mode()
 def picture(model: SmoothedClassifier, sample: Sample, row: Row, run: Run) -> Picture:
-    """Draws again the first noise that a row of a run counted, in the view of its last tally."""
-    tally = row.tallies[-1]
-    sigma = run.plan.views[tally.view].sigma
+    """Draws again the first noise that the row of a sample counted.
+
+    Arguments:
+        model: The run's own.
+        sample: The image.
+        row: Its certificate.
+        run: The run of the row.
+
+    Raises:
+        RunError: If robustify 0.1 made the run.
+    """
+    version1.refuse(run.folder, run.config)
     image = model.prepare(sample.image, run.soundness)
-    noisy = model.first_draw(image, row.sample, seed=run.seed, soundness=run.soundness, view=tally.view)
+    noisy = model.first_draw(image, row.sample, seed=run.seed, soundness=run.soundness)
     plain = isinstance(model.denoiser, Identity)
-    order = sorted(range(len(tally.votes)), key=lambda c: -tally.votes[c])[:TOP]
     return Picture(
         clean=_raster(image),
         noisy=_raster(noisy[0]),
-        denoised=None if plain else _raster(model.pipeline.denoise(noisy, sigma)[0]),
-        sigma=sigma,
-        votes=tuple((model.labels[c], tally.votes[c] / tally.draws) for c in order if tally.votes[c]),
+        denoised=None if plain else _raster(model.denoise(noisy)[0]),
+        sigma=model.sigma,
+        votes=_leaders(row, model.labels),
         row=row,
         truth=None if row.truth is None else model.labels[row.truth],
         label=None if row.label is None else model.labels[row.label],
     )
 
 
+def _leaders(row: Row, labels: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """The most frequent classes with their share of the draws."""
+    order = sorted(range(len(row.votes)), key=lambda c: -row.votes[c])[:TOP]
+    return tuple((labels[c], row.votes[c] / row.tested.draws) for c in order if row.votes[c])
+
+
 def telling(rows: list[Row], count: int) -> list[Row]:
-    """Rows worth a picture, evenly spread from the largest radius to the first abstention."""
+    """Some rows, evenly spread from the largest radius to the smallest."""
     ranked = sorted(rows, key=lambda row: -row.radius)
     if len(ranked) <= count:
         return ranked
@@ -76,5 +91,7 @@ def telling(rows: list[Row], count: int) -> list[Row]:
 
 
 def _raster(image: Tensor) -> Raster:
-    pixels = image if image.dtype == torch.uint8 else (image.clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.asarray(pixels.permute(1, 2, 0).cpu().numpy())
+    """Bytes as they are; floats clipped to [0, 1] and rounded."""
+    if image.dtype != torch.uint8:
+        image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.asarray(image.permute(1, 2, 0).cpu().numpy())

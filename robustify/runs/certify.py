@@ -8,22 +8,24 @@ from hashlib import sha256
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import Any, final
 
 from torch import Tensor
 from tqdm import tqdm
 
 from robustify.certificates import Certificate, Provenance
 from robustify.data import Sample
-from robustify.errors import InputError
-from robustify.runs.folder import Run, open_run
-from robustify.runs.preparation import Preparation, prepare
+from robustify.errors import InputError, RunError
+from robustify.runs.attempts import Attempts, spending
+from robustify.runs.config import FORMAT, open_config, read_config
+from robustify.runs.folder import Run
+from robustify.runs.ledger import Attempt
 from robustify.runs.rows import Row, RowStore
 from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.smoothing.fingerprint import pixels_fingerprint
 
 SHOWN = 10
-"""Unusable images that are named while a run goes on; the run's result names all."""
+"""Number of unusable images that are named while a run goes on; the run's result names all."""
 
 
 def certify_dataset(
@@ -41,8 +43,8 @@ def certify_dataset(
     run continues: draws stay the same.
 
     Arguments:
-        model: Model to certify, in evaluation mode.
-        samples: Images, with ids that stay the same between runs.
+        model: The smoothed classifier, in evaluation mode.
+        samples: Images with ids that stay the same between runs.
         out: Folder of the run, made where missing.
         settings: How to certify; `Settings()` where None.
         ledger: Folder that counts attempts at each image, so that all of them together stay within alpha: see
@@ -55,27 +57,28 @@ def certify_dataset(
         RunError: If the folder holds another run or cannot be written, or the ledger does not fit; rows written
             before stay.
     """
-    _check_samples(samples)
+    _check(samples)
     out, settings = Path(out), settings or Settings()
-    prepared = prepare(model, samples, settings, None if ledger is None else Path(ledger), out)
-    config = open_run(out, _config(model, samples, settings, prepared))
-    provenance = replace(prepared.provenance, seed=int(config["seed"]), fresh=bool(config["fresh"]))
+    truths = _truths(samples) if settings.known_label else {}
+    share = settings.over(len(samples))
+    attempt = None if ledger is None else _attempt(Attempts.at(model, samples, share, ledger), model, share, out)
+    provenance = model.provenance(spending(share, attempt))
+    config = open_config(out, _config(model, provenance, samples, settings, attempt))
+    provenance = replace(provenance, seed=int(config["seed"]), fresh=bool(config["fresh"]))
     store = RowStore(out)
-    done = {row.sample: row.draws for row in store.rows()}
-    missing = [sample for sample in samples if sample.id not in done]
-    with _bar(title, provenance, len(missing), sum(done.values())) as bar:
-        reader = _Reader(model, missing, provenance.soundness, bar)
+    rows = store.rows()
+    with _bar(title, provenance, rows, len(samples)) as bar:
+        reader = _Reader(model, _missing(samples, rows), provenance.soundness, bar)
         started = time.monotonic()
-        for certificate in model.certificates(reader.images(), provenance, bar.update, prepared.truths):
-            seconds = time.monotonic() - started
-            started = time.monotonic()
+        for certificate in model.certificates(reader.images(), provenance, bar.update, truths):
+            seconds, started = time.monotonic() - started, time.monotonic()
             store.add(_row(certificate, *reader.seen.pop(certificate.sample), seconds))
             bar.total -= provenance.plan.most_draws - certificate.draws  # what an early decision saved
     store.finish()
     return Run(out, config, store.rows(), finished=True, unreadable=reader.unreadable)
 
 
-def _check_samples(samples: Sequence[Sample]) -> None:
+def _check(samples: Sequence[Sample]) -> None:
     if not samples:
         raise InputError("expected at least one image to certify; got none")
     if not isinstance(samples[0], Sample):
@@ -85,9 +88,71 @@ def _check_samples(samples: Sequence[Sample]) -> None:
         )
 
 
-def _bar(title: str, provenance: Provenance, missing: int, drawn: int) -> "tqdm[NoReturn]":
-    """A bar over the draws of the images that are missing, at most, and those drawn before."""
-    most = drawn + provenance.plan.most_draws * missing
+def _truths(samples: Sequence[Sample]) -> dict[str, int]:
+    unlabelled = [sample.id for sample in samples if sample.label is None]
+    if unlabelled:
+        raise InputError(
+            f"known_label tests the true label of every image; {len(unlabelled)} of {len(samples)} have none, "
+            f"{unlabelled[0]} being the first.\n  Leave them out, or certify without known_label."
+        )
+    return {sample.id: sample.label for sample in samples if sample.label is not None}
+
+
+def _attempt(attempts: Attempts, model: SmoothedClassifier, share: Settings, out: Path) -> Attempt:
+    """The attempt that a run in `out` is: charged now if it is new, found in its configuration if it continues."""
+    if not (out / "run.json").is_file():
+        model.plan(spending(share, attempts.next()))  # raises where the attempt's alpha is too small
+        return attempts.charge()
+    number, made = read_config(out).get("attempt"), attempts.made()
+    if number is None or number > made:
+        raise RunError(
+            f"the run in {str(out)!r} was not charged to the ledger {str(attempts.ledger.folder)!r}.\n"
+            "  Continue it with the ledger that it was begun with, if any, or choose another folder."
+        )
+    return Attempt(number, share.alpha)
+
+
+def _config(
+    model: SmoothedClassifier,
+    provenance: Provenance,
+    samples: Sequence[Sample],
+    settings: Settings,
+    attempt: Attempt | None,
+) -> dict[str, Any]:
+    """Everything that decides whether rows belong to one run. The batch size does not."""
+    p, denoiser = provenance, model.denoiser
+    sigmas = dict.fromkeys(view.sigma for view in p.plan.views)
+    described = "; ".join(dict.fromkeys(denoiser.describe(sigma) for sigma in sigmas))
+    return {
+        "format": FORMAT,
+        "robustify": version("robustify-vision"),
+        "family": p.plan.family,
+        "plan": p.plan.stored(),
+        "classifier": {"name": model.classifier.name, "sha256": p.classifier},
+        "denoiser": {"name": denoiser.name, "description": described, "sha256": p.denoiser},
+        "numerics": asdict(p.numerics),
+        "contract": asdict(p.contract),
+        "labels": list(model.labels),
+        "soundness": p.soundness,
+        "samples": len(samples),
+        "samples_sha256": sha256("\n".join(f"{s.id}\t{s.label}" for s in samples).encode()).hexdigest(),
+        "seed": str(p.seed),  # 128 bits are more than other readers of JSON keep of a number
+        "fresh": p.fresh,
+        "family_alpha": settings.alpha if settings.family_wise else None,
+        "attempt": attempt.number if attempt else None,
+        "attempts_alpha": attempt.total if attempt else None,
+    }
+
+
+def _missing(samples: Sequence[Sample], rows: Sequence[Row]) -> list[Sample]:
+    done = {row.sample for row in rows}
+    return [sample for sample in samples if sample.id not in done]
+
+
+def _bar(title: str, provenance: Provenance, rows: Sequence[Row], images: int) -> "tqdm[Any]":
+    """A bar over the draws of all images: those that the rows took, and the most that the others can take."""
+    drawn = sum(row.draws for row in rows)
+    most = drawn + provenance.plan.most_draws * (images - len(rows))
     return tqdm(total=most, initial=drawn, desc=title, unit="draw", unit_scale=True)
 
 
@@ -119,44 +184,18 @@ class _Reader:
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def images(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and pixels of each image that can be used."""
         for sample in self.samples:
             try:
                 image = self.model.prepare(sample.image, self.soundness)
             except InputError as error:
-                self._left_out(sample.id, str(error))
+                self._leave_out(sample, error)
                 continue
             self.seen[sample.id] = sample.label, pixels_fingerprint(image)
             yield sample.id, image
 
-    def _left_out(self, sample: str, reason: str) -> None:
-        self.unreadable[sample] = reason
+    def _leave_out(self, sample: Sample, error: InputError) -> None:
+        self.unreadable[sample.id] = str(error)
         if len(self.unreadable) <= SHOWN:
             more = "\n…and so on" if len(self.unreadable) == SHOWN else ""
-            self.bar.write(f"left out {sample}: {reason}{more}", file=sys.stderr)
-
-
-def _config(
-    model: SmoothedClassifier, samples: Sequence[Sample], settings: Settings, prepared: Preparation
-) -> dict[str, Any]:
-    """Everything that decides whether rows belong to one run. The batch size does not."""
-    p, attempt = prepared.provenance, prepared.attempt
-    described = " | ".join(model.denoiser.describe(view.sigma) for view in p.plan.views)
-    ids = sha256("\n".join(f"{s.id}\t{s.label}" for s in samples).encode())
-    return {
-        "robustify": version("robustify-vision"),
-        "family": p.plan.family,
-        "plan": p.plan.stored(),
-        "classifier": {"name": model.classifier.name, "sha256": p.classifier},
-        "denoiser": {"name": model.denoiser.name, "description": described, "sha256": p.denoiser},
-        "numerics": asdict(p.numerics),
-        "contract": asdict(p.contract),
-        "labels": list(model.labels),
-        "soundness": p.soundness,
-        "samples": len(samples),
-        "samples_sha256": ids.hexdigest(),
-        "seed": str(p.seed),
-        "fresh": p.fresh,
-        "family_alpha": settings.alpha if settings.family_wise else None,
-        "attempt": attempt.number if attempt else None,
-        "attempts_alpha": attempt.total if attempt else None,
-    }
+            self.bar.write(f"left out {sample.id}: {error}{more}", file=sys.stderr)

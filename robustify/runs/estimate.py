@@ -1,22 +1,25 @@
-"""The cost of a run, measured by three batches; no vote is kept."""
+"""What a run would cost, measured on a few batches; no vote is kept."""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from robustify.certificates.family import Bound, Look, Plan, Tally
-from robustify.certificates.queries import ESTIMATION, SELECTION
+from robustify.certificates.family import Plan
 from robustify.data import Sample
 from robustify.errors import InputError
 from robustify.format import at_most, duration, memory
-from robustify.runs.preparation import prepare
-from robustify.runs.rows import Row, to_parquet
+from robustify.runs.attempts import Attempts, spending
+from robustify.runs.rows import Row, row_bytes
 from robustify.smoothing import Settings, SmoothedClassifier
+
+_LIKELY = 0.9
+"""Share of the draws that vote for the label, in the row whose size is measured."""
 
 
 @final
@@ -26,15 +29,15 @@ class Estimate:
 
     Arguments:
         images: Number of images to certify.
-        alpha: Allowed chance, per image, of a false certificate, after all sharing.
-        attempt: Number of the attempt that the run would be, by the ledger; None without a ledger.
-        draws: Largest number of forward passes of single images.
-        exact: Whether the run takes exactly so many.
+        alpha: Allowed chance, for each image, of a false certificate, after all sharing.
+        attempt: Number of the attempt that the run would be by the ledger; None without a ledger.
+        draws: The most forward passes of single images.
+        exact: Whether it is exactly so many.
         batch: Images per forward pass.
-        seconds: Longest time, at the speed measured.
-        memory: Peak memory so far, in bytes, on the device.
-        device: Name of the device that the model is on.
-        output: Approximate number of bytes on disk while the run lasts; less after it.
+        seconds: The most time, at the speed measured.
+        memory: Peak so far, in bytes, on the device.
+        device: Where the model is.
+        output: Approximate bytes on disk while the run lasts; less after it.
     """
 
     images: int
@@ -64,33 +67,36 @@ class Estimate:
 
 
 def estimate(
-    model: SmoothedClassifier, samples: Sequence[Sample], settings: Settings, *, ledger: Path | None = None
+    model: SmoothedClassifier,
+    samples: Sequence[Sample],
+    settings: Settings,
+    *,
+    ledger: str | PathLike[str] | None = None,
 ) -> Estimate:
-    """Times three full batches after a warm-up, noise and all, on the first image that can be used.
+    """Times a few full batches, noise and all, on the first image that can be used.
 
     Arguments:
-        model: Model to certify, in evaluation mode.
-        samples: Images, as `certify_dataset` takes them.
-        settings: How to certify.
-        ledger: Folder of the ledger of a new run; it is read, and all images with it, but nothing is charged.
+        model, samples, settings: As `certify_dataset` takes them.
+        ledger: Ledger of a new run; it is read, and all images with it, but nothing is charged.
 
     Raises:
         InputError: If a setting cannot be used, or no image can.
         RunError: If the ledger does not fit.
     """
     image = _first(model, samples, settings.soundness)
-    prepared = prepare(model, samples, settings, ledger)
-    plan, batch = prepared.provenance.plan, prepared.provenance.batch
+    share = settings.over(len(samples))
+    attempt = None if ledger is None else Attempts.at(model, samples, share, ledger).next()
+    provenance = model.provenance(spending(share, attempt))
+    plan, batch = provenance.plan, provenance.batch
     draws = plan.most_draws * len(samples)
-    batches = -(-draws // batch)
     return Estimate(
         images=len(samples),
         alpha=plan.alpha,
-        attempt=prepared.attempt.number if prepared.attempt else None,
+        attempt=attempt.number if attempt else None,
         draws=draws,
         exact=plan.exact,
         batch=batch,
-        seconds=batches * model.time_batch(image, soundness=prepared.provenance.soundness, batch=batch),
+        seconds=-(-draws // batch) * model.time_batch(image, soundness=provenance.soundness, batch=batch),
         memory=_peak(model.classifier.device),
         device=str(model.classifier.device),
         output=len(samples) * _row_size(plan, len(model.labels)),
@@ -98,6 +104,7 @@ def estimate(
 
 
 def _first(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> Tensor:
+    """The first image that can be used."""
     if not samples:
         raise InputError("expected at least one image to certify; got none")
     for sample in samples:
@@ -118,14 +125,13 @@ def _peak(device: torch.device) -> int:
 
 
 def _row_size(plan: Plan, classes: int) -> int:
-    """Approximate size, in bytes, of the file of one row, with counts that hardly compress."""
-    n = plan.most_draws
-    counts = tuple((i * 7919) % (n + 1) for i in range(classes))
-    read = (n,) if plan.exact else [n >> i for i in reversed(range(n.bit_length()))]
-    looks = tuple(Look(k, k - k // 3, k // 3) for k in read)
-    stages = ((SELECTION, None, ()), (ESTIMATION, 0, looks))
-    views = range(len(plan.views))
-    tallies = tuple(Tally(view, stage, n, counts, label, seen) for view in views for stage, label, seen in stages)
-    bounds = tuple(Bound(0.123456789, 0.987654321) for _ in views)
-    row = Row("x" * 40, 0, 0, 0.123456789, bounds, tallies, batch=64, pixels="0" * 64, seconds=0.123456789)
-    return len(to_parquet([row]))
+    """Bytes of the file of one row whose label wins most of the votes, the others being scattered over all classes."""
+    chances = np.full(classes, (1 - _LIKELY) / classes)
+    chances[0] += _LIKELY
+    generator = np.random.default_rng(0)
+    query = plan.query(classes, 0 if plan.needs_truth else None)
+    while (ask := query.ask()) is not None:
+        query.tell(ask, generator.multinomial(ask.draws, chances).tolist())
+    claim, tallies = plan.certify_votes(query.tallies), query.tallies
+    row = Row("x" * 40, 0, claim.label, claim.radius, claim.bounds, tallies, batch=64, pixels="0" * 64, seconds=1.0)
+    return len(row_bytes([row]))

@@ -1,7 +1,7 @@
 r"""A ledger of attempts: certifying again until it works must not pay.
 
-Of :math:`m` independent attempts at one image, each false with chance at most :math:`\alpha`, some one is false with
-chance up to :math:`1 - (1 - \alpha)^m`. With a ledger the i-th attempt at an image may err only with chance
+If each of :math:`m` independent attempts at one image is false with chance at most :math:`\alpha`, the chance that any
+is false is up to :math:`1 - (1 - \alpha)^m`. With a ledger the i-th attempt at an image may err only with chance
 :math:`\frac{6}{\pi^2 i^2} \alpha`; since :math:`\sum_i i^{-2} = \pi^2 / 6`, all attempts together stay within alpha,
 however many there are and whichever of them is shown.
 
@@ -26,7 +26,7 @@ from robustify.folders import disk, write_once
 @final
 @dataclass(frozen=True)
 class Attempt:
-    """One of several attempts at an image, and the chance of error that it may spend.
+    """One of the attempts at an image, and what it may spend.
 
     Arguments:
         number: Number of the attempt, from 1.
@@ -49,6 +49,8 @@ class Attempt:
 @final
 @dataclass(frozen=True)
 class _Charge:
+    """The content of one file of a ledger."""
+
     model: str
     attempt: int
     total: float
@@ -63,7 +65,7 @@ class Ledger:
     charged. Several processes may charge at once.
 
     Arguments:
-        folder: Folder of the charges, made where missing.
+        folder: Made where missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,8 +75,8 @@ class Ledger:
         """The most attempts at any of the images so far.
 
         Arguments:
-            model: Key of the smoothed classifier, from `robustify.runs.preparation.model_key`.
-            images: SHA-256 of the pixels of each image.
+            model: Name of the smoothed classifier, as `robustify.runs.attempts` makes it.
+            images: SHA-256 of the pixels of each.
             total: Allowed chance that, of all attempts at one image, any is false.
 
         Raises:
@@ -83,7 +85,10 @@ class Ledger:
         return self._attempts(self._charges(), model, images, total)
 
     def charge(self, model: str, images: Collection[str], total: float) -> Attempt:
-        """Charges one more attempt at all of the images; arguments and errors are those of `attempts`."""
+        """Charges one more attempt at all of the images.
+
+        Arguments and errors are those of `attempts`.
+        """
         while True:
             charges = self._charges()
             attempt = Attempt(self._attempts(charges, model, images, total) + 1, total)
@@ -102,7 +107,7 @@ class Ledger:
         return max((c.attempt for c in known), default=0)
 
     def _add(self, content: bytes, position: int) -> bool:
-        """Writes the charge of a position; does nothing where another process was faster, and says so."""
+        """Writes the file of a position whole, or not at all where another process was faster."""
         with disk(self.folder, "Charges written before"):
             self.folder.mkdir(parents=True, exist_ok=True)
             return write_once(self._file(position), content)

@@ -1,4 +1,4 @@
-"""What rows add up to: certified accuracy over radii and the average certified radius."""
+"""Metrics of rows: certified accuracy over radii, the average certified radius, the rate of abstention."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ def certified_accuracy(rows: Sequence[Row], radius: float) -> float:
 
 
 def average_certified_radius(rows: Sequence[Row]) -> float:
-    """Mean radius, counting wrong labels and abstentions as 0.
+    """Mean certified radius; wrong labels and abstentions count as 0.
 
-    It rewards easy images; read it beside the curve.
+    A few easy images raise it much; read it beside the curve.
 
     References:
         MACER: Attack-free and Scalable Robust Training via Maximizing Certified Radius, Zhai et al., 2020,

@@ -1,38 +1,41 @@
 """Rows on disk: one Parquet row per image, written whole or not at all.
 
-Rows hold integer counts, from which everything else can be computed again. What is the same for all of them, the plan
-and the seed among it, is in `run.json`: see `robustify.runs.folder`.
+A run folder holds `rows/` (one file per image while the run lasts) and `rows.parquet` (all of them, once it is done),
+beside `run.json`. Rows hold integer counts, from which everything else can be computed again.
 """
 
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, final
+from types import NoneType, UnionType
+from typing import Any, final, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robustify.certificates.certificate import Counted
-from robustify.certificates.family import Bound, Look, Tally
+from robustify.certificates.family import Bound, Tally
+from robustify.certificates.tallied import Tallied
 from robustify.errors import RunError
 from robustify.folders import disk, write_whole
 
 
 @final
 @dataclass(frozen=True)
-class Row(Counted):
-    """The stored result of one image: its counts, and the claim that follows from them.
+class Row(Tallied):
+    """What is kept of one image: integer counts, and the claim that follows from them.
+
+    The fields, in this order and with these types, are the columns of the Parquet files.
 
     Arguments:
-        sample: Name of the image in the data set.
+        sample: Name of the image in the data set; it gives the image's noise.
         truth: Index of the true class; None where unknown.
         label: Index of the certified class; None where the classifier abstained.
-        radius: ℓ2 radius in [0, 1] pixels, exclusive; 0 where the classifier abstained.
-        bounds: Bounds that the radius rests on, one per view; empty for a proof without probabilities.
-        tallies: Votes of each stage of each view.
-        batch: Number of images per forward pass.
+        radius: ℓ2, in [0, 1] pixels, exclusive; 0 where the classifier abstained.
+        bounds: Bounds on the label's and on any other class's probability, for each view.
+        tallies: The votes that chose the label and those that certify it, with what was known at each look.
+        batch: Images per forward pass.
         pixels: SHA-256 of the pixels that were certified.
         seconds: Wall time since the row before.
     """
@@ -53,49 +56,73 @@ class Row(Counted):
         return self.label is not None and self.label == self.truth
 
 
-_BOUND = pa.struct([("p_lower", pa.float64()), ("p_upper", pa.float64())])
-_LOOK = pa.struct([("n", pa.int64()), ("label", pa.int64()), ("rival", pa.int64())])
-_TALLY = pa.struct(
-    [
-        ("view", pa.int64()),
-        ("stage", pa.string()),
-        ("draws", pa.int64()),
-        ("votes", pa.list_(pa.int64())),
-        ("label", pa.int64()),
-        ("looks", pa.list_(_LOOK)),
-    ]
-)
-
-SCHEMA = pa.schema(
-    [
-        ("sample", pa.string()),
-        ("truth", pa.int64()),
-        ("label", pa.int64()),
-        ("radius", pa.float64()),
-        ("bounds", pa.list_(_BOUND)),
-        ("tallies", pa.list_(_TALLY)),
-        ("batch", pa.int64()),
-        ("pixels", pa.string()),
-        ("seconds", pa.float64()),
-    ]
-)
-"""Columns of a Parquet file of rows, named and ordered like the fields of `Row`."""
+_SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 
-def to_parquet(rows: Iterable[Row]) -> bytes:
-    """The content of a Parquet file that holds these rows."""
-    table = pa.Table.from_pylist([_record(row) for row in rows], schema=SCHEMA)
+def _required(kind: Any) -> Any:  # noqa: ANN401 - types have no better type
+    """The type of a value that is there, where None is allowed besides."""
+    return next(k for k in get_args(kind) if k is not NoneType) if get_origin(kind) is UnionType else kind
+
+
+def _column(kind: Any) -> pa.DataType:  # noqa: ANN401
+    """The Parquet type of a field: a scalar, a tuple of one kind of items, or a named tuple."""
+    kind = _required(kind)
+    if kind in _SCALARS:
+        return _SCALARS[kind]
+    if get_origin(kind) is tuple:
+        return pa.list_(_column(get_args(kind)[0]))
+    return pa.struct([(name, _column(hint)) for name, hint in get_type_hints(kind).items()])
+
+
+def _value(kind: Any, stored: Any) -> Any:  # noqa: ANN401
+    """The field that was stored."""
+    kind = _required(kind)
+    if kind in _SCALARS:
+        return stored
+    if get_origin(kind) is tuple:
+        return tuple(_value(get_args(kind)[0], item) for item in stored)
+    return kind(**{name: _value(hint, stored[name]) for name, hint in get_type_hints(kind).items()})
+
+
+FIELDS = {name: hint for name, hint in get_type_hints(Row).items() if name in Row.__dataclass_fields__}
+
+SCHEMA = pa.schema([(name, _column(hint)) for name, hint in FIELDS.items()])
+"""The columns of a file of rows."""
+
+
+def row_bytes(rows: Iterable[Row]) -> bytes:
+    """The Parquet file of some rows."""
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return bytes(sink.getvalue().to_pybytes())
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a Parquet file.
+
+    Raises:
+        RunError: If it cannot be read.
+    """
+    try:
+        records = pq.read_table(file, schema=SCHEMA).to_pylist()
+        return [Row(**{name: _value(hint, record[name]) for name, hint in FIELDS.items()}) for record in records]
+    except (OSError, TypeError, pa.ArrowException) as error:
+        raise unreadable(file, error) from error
+
+
+def unreadable(file: Path, error: Exception) -> RunError:
+    """What to say of a file of rows that cannot be read."""
+    return RunError(f"cannot read rows from {str(file)!r}: {error}.\n  Delete it to run its images again.")
 
 
 @final
 class RowStore:
-    """The rows of a run folder: `rows/`, one file per image while the run lasts, and `rows.parquet`, all in the end.
+    """The rows of one run folder.
 
     Arguments:
-        folder: Folder of the run.
+        folder: The folder, which exists.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -105,17 +132,17 @@ class RowStore:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether all rows are joined into one file."""
         return self._whole.is_file() and not any(self._parts.glob("*.parquet"))
 
-    def rows(self) -> list[Row]:
+    def rows(self, read: Callable[[Path], list[Row]] = read_rows) -> list[Row]:
         """Every row written so far, ordered by sample; a half-written file does not count.
 
-        Raises:
-            RunError: If a file cannot be read.
+        Arguments:
+            read: Reads one file.
         """
         files = [self._whole, *sorted(self._parts.glob("*.parquet"))]
-        found = {row.sample: row for file in files if file.is_file() for row in _read(file)}
+        found = {row.sample: row for file in files if file.is_file() for row in read(file)}
         return [found[sample] for sample in sorted(found)]
 
     def add(self, row: Row) -> None:
@@ -127,42 +154,12 @@ class RowStore:
         name = blake2b(row.sample.encode(), digest_size=12).hexdigest()
         with disk(self.folder, "Rows written before"):
             self._parts.mkdir(exist_ok=True)
-            write_whole(self._parts / f"{name}.parquet", to_parquet([row]))
+            write_whole(self._parts / f"{name}.parquet", row_bytes([row]))
 
     def finish(self) -> None:
-        """Joins the rows into one file.
-
-        Raises:
-            RunError: If a file cannot be read, or the disk is full or gone; rows written before stay.
-        """
+        """Joins the rows into one file."""
         rows = self.rows()
         with disk(self.folder, "Rows written before"):
-            write_whole(self._whole, to_parquet(rows))
+            write_whole(self._whole, row_bytes(rows))
             if self._parts.is_dir():
                 shutil.rmtree(self._parts)
-
-
-def _read(file: Path) -> list[Row]:
-    try:
-        records = pq.read_table(file, schema=SCHEMA).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(
-            f"cannot read rows from {str(file)!r}: {error}.\n  Delete it to run its images again."
-        ) from error
-    return [_row(record) for record in records]
-
-
-def _record(row: Row) -> dict[str, Any]:
-    bounds = [bound._asdict() for bound in row.bounds]
-    tallies = [{**tally._asdict(), "looks": [look._asdict() for look in tally.looks]} for tally in row.tallies]
-    return {**vars(row), "bounds": bounds, "tallies": tallies}
-
-
-def _row(record: Mapping[str, Any]) -> Row:
-    bounds = tuple(Bound(**bound) for bound in record["bounds"])
-    return Row(**{**record, "bounds": bounds, "tallies": tuple(map(_tally, record["tallies"]))})
-
-
-def _tally(record: Mapping[str, Any]) -> Tally:
-    looks = tuple(Look(**look) for look in record["looks"])
-    return Tally(**{**record, "votes": tuple(record["votes"]), "looks": looks})

@@ -1,4 +1,4 @@
-r"""Statements about many images together, from certificates of which each may be false with chance alpha.
+r"""Statements about many images together, from certificates that each may be false with chance alpha.
 
 Every certificate is false with chance at most :math:`\alpha`, and noise is independent over images. So the number of
 false ones among :math:`m` is at most :math:`B(m, \alpha)`, in the sense that each of its tails is at most as heavy.
@@ -21,7 +21,7 @@ from robustify.runs.folder import Run
 
 
 def expected_false(images: int, alpha: float) -> float:
-    r"""Largest expected number of false certificates, :math:`m \alpha`.
+    r"""The most false certificates that are expected among so many: :math:`m \alpha`.
 
     Raises:
         InputError: If the number or alpha is impossible.
@@ -32,7 +32,7 @@ def expected_false(images: int, alpha: float) -> float:
 
 
 def most_false(images: int, alpha: float, *, confidence: float = 0.999) -> int:
-    r"""Number of false certificates that is not exceeded, with chance at least `confidence`.
+    r"""A number that false certificates do not exceed, with chance at least `confidence`.
 
     The exact quantile: the least q with :math:`P(B(m, \alpha) \le q) \ge` `confidence`.
 
@@ -50,12 +50,13 @@ def most_false(images: int, alpha: float, *, confidence: float = 0.999) -> int:
 
 
 def remarks(run: Run) -> list[str]:
-    """What the certificates of a run claim besides the usual, in sentences."""
+    """What a run's certificates claim besides the usual, in sentences."""
     said = [run.plan.remark] if run.plan.remark else []
-    if (family := run.config.get("family_alpha")) is not None:
+    family, attempt = run.config.get("family_alpha"), run.config.get("attempt")
+    if family is not None:
         images = f"{run.samples:,}"
         said.append(f"That any certificate of the {images} images is false has a chance of at most {at_most(family)}.")
-    if (attempt := run.config.get("attempt")) is not None:
+    if attempt is not None:
         total = at_most(run.config["attempts_alpha"])
         said.append(
             f"Attempt {attempt}: that any of all attempts at an image is false has a chance of at most {total}."
@@ -74,7 +75,7 @@ def accuracy_lower_bound(accuracy: float, images: int, alpha: float, *, rho: flo
     Arguments:
         accuracy: Share of the images whose true label the certificates claim.
         images: Number of images, m.
-        alpha: Allowed chance that a certificate is false, for each image.
+        alpha: Allowed chance, for each certificate, of being false.
         rho: Allowed chance that the bound is false.
 
     Raises:

@@ -1,12 +1,13 @@
-"""The progress of a run and what its rows add up to so far; reads its folder only, while it lasts or after it."""
+"""How far a run is, and what its rows say so far; needs its folder only, while it lasts or after it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from robustify.certificates.family import Plan
 from robustify.format import duration, floor
 from robustify.runs.folder import Run
-from robustify.runs.metrics import average_certified_radius, certified_accuracy
+from robustify.runs.metrics import average_certified_radius
 from robustify.runs.rows import Row
 from robustify.runs.statements import (
     accuracy_interval,
@@ -26,9 +27,9 @@ class Accuracy:
     """Certified accuracy at one radius.
 
     Arguments:
-        radius: ℓ2 radius in [0, 1] pixels.
-        share: Share of the labelled images so far.
-        low, high: 95 % interval for images like these; takes those done for a random sample of all.
+        radius: ℓ2, in [0, 1] pixels.
+        share: Share of the labelled images so far whose true label is certified there.
+        low, high: 95 % interval for images like these, as if those done were a random sample of all.
         proven: Lower bound on the true certified accuracy on these very images, with 99.9 % confidence.
     """
 
@@ -54,14 +55,14 @@ class Status:
     Arguments:
         done, total: Numbers of images.
         finished: Whether the run has come to its end; images that are not done then could not be used.
-        draws: Number of draws spent on the images done.
-        accuracies: Certified accuracy at a few radii; empty without labelled images.
+        draws: Number of draws that the images done took.
+        accuracies: Certified accuracy at a few radii; none without labelled images.
         mean_radius: Average certified radius of the labelled images; None without any.
         abstained: Number of images without a certificate.
-        seconds: Time spent so far, in seconds.
-        left: Estimated time to the end, in seconds; None before the first image.
-        alpha: Allowed chance, per image, of a false certificate; 0 for a proof without chance.
-        remarks: What certificates claim besides the usual, in sentences.
+        seconds: Time spent so far.
+        left: Estimated seconds to the end; None before the first image.
+        alpha: Allowed chance, for each image, of a false certificate.
+        remarks: What the certificates claim besides the usual, in sentences.
     """
 
     done: int
@@ -82,19 +83,14 @@ class Status:
         if self.mean_radius is not None:
             lines.append(f"mean radius: {floor(self.mean_radius)} (wrong or abstained counts as 0)")
         lines.append(f"abstained: {self.abstained:,}")
-        lines.append(self._certificates())
+        if (certified := self.done - self.abstained) > 0:
+            expected, most = expected_false(self.done, self.alpha), most_false(self.done, self.alpha)
+            told = f"at most {expected:g} expected, at most {min(most, certified)} with 99.9 % confidence"
+            lines.append(f"false certificates: {told}")
+        else:
+            lines.append("certificates: none" if self.finished else "certificates: none yet")
         lines += self.remarks
         return "\n".join(lines)
-
-    def _certificates(self) -> str:
-        if (certified := self.done - self.abstained) == 0:
-            return "certificates: none" if self.finished else "certificates: none yet"
-        if self.alpha == 0:
-            return "false certificates: none, for the proof leaves nothing to chance"
-        expected, most = expected_false(self.done, self.alpha), most_false(self.done, self.alpha)
-        return (
-            f"false certificates: at most {expected:g} expected, at most {min(most, certified)} with 99.9 % confidence"
-        )
 
     def _progress(self) -> str:
         spent = f"; {duration(self.seconds)} spent"
@@ -105,17 +101,16 @@ class Status:
 
 
 def status(run: Run) -> Status:
-    """What the rows so far add up to; accuracy at the radii decided, or else at 0, once and twice the plan's scale."""
+    """What the rows written so far add up to; accuracy at the radii decided, or else at 0, sigma and 2 sigma."""
     rows, plan = run.rows, run.plan
     labelled = [row for row in rows if row.truth is not None]
-    radii = plan.radii or (0.0, plan.scale, 2 * plan.scale)
     seconds = sum((row.seconds for row in rows), 0.0)
     return Status(
         done=len(rows),
         total=run.samples,
         finished=run.finished,
         draws=sum(row.draws for row in rows),
-        accuracies=tuple(_accuracy(labelled, r, plan.alpha) for r in radii) if labelled else (),
+        accuracies=tuple(_accuracy(labelled, r, plan.alpha) for r in shown_radii(plan)) if labelled else (),
         mean_radius=average_certified_radius(labelled) if labelled else None,
         abstained=sum(row.label is None for row in rows),
         seconds=seconds,
@@ -125,15 +120,20 @@ def status(run: Run) -> Status:
     )
 
 
+def shown_radii(plan: Plan) -> tuple[float, ...]:
+    """Radii at which accuracy is worth telling: those that were decided, or else 0, sigma and 2 sigma."""
+    return plan.radii or (0.0, plan.scale, 2 * plan.scale)
+
+
 def _left(run: Run, seconds: float) -> float | None:
-    """Seconds to the end, at the speed so far; None before the first image."""
+    """Seconds to the end, if the images to come take as long as those done; None before the first."""
     if run.finished:
         return 0.0
     return seconds / len(run.rows) * (run.samples - len(run.rows)) if run.rows else None
 
 
 def _accuracy(labelled: Sequence[Row], radius: float, alpha: float) -> Accuracy:
-    share, images = certified_accuracy(labelled, radius), len(labelled)
-    low, high = accuracy_interval(round(share * images), images)
-    proven = accuracy_lower_bound(share, images, alpha, rho=RHO) if alpha > 0 else share
-    return Accuracy(radius, share, low, high, proven)
+    right = sum(row.correct and row.radius > radius for row in labelled)
+    share = right / len(labelled)
+    low, high = accuracy_interval(right, len(labelled))
+    return Accuracy(radius, share, low, high, accuracy_lower_bound(share, len(labelled), alpha, rho=RHO))

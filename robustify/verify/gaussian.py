@@ -1,10 +1,10 @@
-r"""The independent checker of the family `Gaussian`, for every kind of its plans.
+r"""Independent arithmetic for plans of one noise level: what do the counts of a row prove?
 
 **Independent of the code that made the claims** (`robustify.verify.arithmetic`): binomial tails as sums of terms in 50
 digits; normal quantiles in 50 digits; the size of every sequential test, followed draw by draw. A claim passes only if
 
 - *fixed*, *adaptive*: the counts of all draws refute, by exact tails at alpha / 2 a side, every probability below the
-  bounds stored; of an adaptive one, the number of draws is the one that the selection's votes make worthwhile;
+  bounds stored; in an adaptive row, the number of draws is what the selection's votes make worth while;
 - *decision*, *known label*: for every radius claimed, the boundaries' chance of being crossed at the threshold is at
   most three quarters of alpha, the counts crossed them, and the threshold, less the slack, is at least
   :math:`\Phi(r / \sigma)`; or the bounds on label and runner-up pass at the last quarter, as follows. The counts of
@@ -19,24 +19,24 @@ digits; normal quantiles in 50 digits; the size of every sequential test, follow
 
 and the radius is at most :math:`\frac{\sigma}{2} (\Phi^{-1}(p_A) - \Phi^{-1}(p_B))`.
 
-**Not independent.** The numbers of draws after which one may look, and the boundaries of decisions, are taken from the
-plan: any that are fixed in advance are valid. So is the number of draws of an adaptive plan. A bound on the runner-up
-that rests on the last look must have refuted all smaller grid points too; for that, the plan's own radius is trusted.
+**Not independent.** At which numbers of draws one may look, and the boundaries of decisions, are taken from the plan:
+any that are fixed in advance are valid. So is the number of draws of an adaptive plan. A bound on the runner-up that
+rests on the last look must have refuted all smaller grid points too; that it did is the plan's own word.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
-from typing import Any, cast
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from scipy.special import bdtrc
 
 from robustify.certificates.decisions import RUNNER_UP, RadiusPlan
-from robustify.certificates.family import Claim, Look
-from robustify.certificates.plans import GaussianPlan
+from robustify.certificates.family import Look
+from robustify.certificates.plans import GaussianPlan, Proof
 from robustify.certificates.queries import ESTIMATION, SELECTION
 from robustify.certificates.sequential import GroupSequentialTest
-from robustify.errors import InputError
+from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.verify.arithmetic import (
     crossing_chance,
@@ -46,118 +46,167 @@ from robustify.verify.arithmetic import (
     normal_quantile,
     upper_tail,
 )
-from robustify.verify.claims import RUN, SAME, Problem, look_at, tally_field
+from robustify.verify.claims import Problem
 
 _ULP = Fraction(1, 2**51)
 """Rounding of a stored probability when the slack is subtracted."""
 
-_REACH = 1 + 2e-9
-"""Factor by which a decision's radius may exceed the one that was asked, which it includes."""
+_RADIUS_ULP = 2e-9
+"""Relative excess of a claimed radius over the one that was asked for, and its rounding."""
 
 
-def problems(row: Row, plan: GaussianPlan, *, classes: int, slack: Sequence[float]) -> Iterator[Problem]:
-    """What is wrong with a row of a Gaussian plan and with the plan itself; see `robustify.verify.claims.Checker`."""
-    del classes
-    if not slack[0] * (1 - SAME) <= plan.slack <= slack[0] * (1 + SAME):
-        yield Problem(RUN, "slack", plan.slack, slack[0])
-    if wrong := [*_stages(row, plan)] or [*_looks(row, plan)]:
+def problems(row: Row, plan: GaussianPlan, run: Run) -> Iterator[Problem]:
+    """The problems of one row. What builds on something that is wrong already is not looked at."""
+    del run
+    if wrong := [*_tallies(row, plan)]:
         yield from wrong
         return
-    own = plan.certify_votes(row.tallies)
-    if plan.radii:
-        yield from _decided(row, cast(RadiusPlan, plan), own)
-    else:
-        yield from _bounded(row, plan.after(row.selection), own, _refuted)
+    chosen = plan.after(row.selection) if row.selection else plan
+    wrong = [*_looks(row, chosen)]
+    yield from wrong or _claim(row, chosen)
 
 
-def _stages(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
-    """The label was chosen as the plan says, and is the one that was tested."""
-    stages = [tally.stage for tally in row.tallies]
-    expected = [ESTIMATION] if plan.label_from == "truth" else [SELECTION, ESTIMATION]
-    if stages != expected:
-        yield Problem(row.sample, "tallies", stages, expected)
+def _tallies(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
+    """There is one tally a stage, of as many draws as were planned, and the class that was tested is the right one."""
+    stages = (ESTIMATION,) if plan.label_from == "truth" else (SELECTION, ESTIMATION)
+    if tuple(tally.stage for tally in row.tallies) != stages:
+        yield Problem(row.sample, "selection", row.selection, f"tallies of {' and '.join(stages)} alone")
         return
-    if plan.label_from != "truth" and (draws := row.tallies[0].draws) != plan.n0:
-        yield Problem(row.sample, tally_field(row.tallies[0], "draws"), draws, plan.n0)
-    label = row.truth if plan.label_from == "truth" else row.selection.index(max(row.selection))
-    if (tested := row.tallies[-1]).label != label:
-        yield Problem(row.sample, tally_field(tested, "label"), tested.label, label)
     if len(row.bounds) != 1:
-        yield Problem(row.sample, "bounds", row.bounds, "bounds of one view")
+        yield Problem(row.sample, "bounds", row.bounds, "those of one view")
+    tested = row.tested
+    if row.draws - tested.draws != plan.n0:
+        yield Problem(row.sample, "selection", row.tallies[0], f"{plan.n0} draws")
+    expected = row.selection.index(max(row.selection)) if row.selection else row.truth
+    if tested.label != expected:
+        yield Problem(row.sample, "tested label", tested.label, expected)
 
 
 def _looks(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
-    """Looks are those that were planned; a leader was chosen at the look that made it the label."""
-    tested = row.tallies[-1]
-    schedule = plan.after(row.selection).schedule[: max(1, len(tested.looks))]
-    if (seen := tuple(look.n for look in tested.looks)) != schedule:
-        yield Problem(row.sample, tally_field(tested, "looks"), seen, schedule)
-    elif plan.label_from == "leader" and not _led(row, cast(RadiusPlan, plan)):
-        yield Problem(row.sample, tally_field(row.tallies[0], "votes"), row.selection, "those when it was chosen")
+    """Looks are those that were planned, add up over time, and end with the votes."""
+    tested = row.tested
+    planned = plan.schedule[: max(1, len(row.looks))]
+    if tuple(look.n for look in row.looks) != planned or planned[-1] != tested.draws:
+        yield Problem(row.sample, "looks", [look.n for look in row.looks], f"{[*planned]} up to {tested.draws} draws")
+        return
+    for before, after in pairwise((Look(0, 0, 0), *row.looks)):
+        if not _follows(before, after, len(tested.votes)):
+            yield Problem(row.sample, "looks", after, f"possible counts after {before}")
+    if row.looks[-1] != (last := _look(row.votes, tested.draws, _label(row))):
+        yield Problem(row.sample, "looks", row.looks[-1], f"{last}, as the votes are")
+    if plan.label_from == "leader":
+        yield from _leader(row, cast(RadiusPlan, plan))
 
 
-def _led(row: Row, plan: RadiusPlan) -> bool:
-    """Whether the votes that chose the label are those of the look that first proved a radius, or of the last."""
+def _leader(row: Row, plan: RadiusPlan) -> Iterator[Problem]:
+    """The selection holds the votes when the label was last chosen: when it earned the first radius, or at the end."""
     crossing = _crossing(row.looks, plan.tests[0])
     chosen = row.looks[-1 if crossing is None else crossing]
+    final = chosen == row.looks[-1]
     pairs = zip(row.selection, row.votes, strict=True)
-    grew = all(a == b if chosen.n == row.n else a <= b for a, b in pairs)
-    return grew and chosen == look_at(row.selection, chosen.n, cast(int, row.tallies[-1].label))
+    grew = all(then == now if final else then <= now for then, now in pairs)
+    if not grew or chosen != _look(row.selection, chosen.n, _label(row)):
+        yield Problem(row.sample, "selection", row.selection, f"the votes when the label was chosen: {chosen}")
+
+
+def _label(row: Row) -> int:
+    """The class that the draws tested, which `_tallies` has checked."""
+    label = row.tested.label
+    assert label is not None  # noqa: S101 - as checked
+    return label
+
+
+def _look(votes: Sequence[int], n: int, label: int) -> Look:
+    """What `n` draws with these votes tell of a label."""
+    return Look(n, votes[label], max((*votes[:label], *votes[label + 1 :])) + n - sum(votes))
 
 
 def _crossing(looks: Sequence[Look], test: GroupSequentialTest, start: int = 0) -> int | None:
-    """Index of the first look, from `start` on, whose votes for the label reach the boundary."""
+    """The first look, from `start` on, whose votes for the label reach the boundary."""
     pairs = enumerate(zip(looks, test.boundaries, strict=False))
     return next((k for k, (look, boundary) in pairs if k >= start and look.label >= boundary), None)
 
 
-def _bounded(row: Row, plan: GaussianPlan, own: Claim, refutes: "Refutes") -> Iterator[Problem]:
+def _follows(before: Look, after: Look, classes: int) -> bool:
+    """Whether draws between two looks can have made one of the other; a rival has all failures too."""
+    draws, label, rival = (b - a for a, b in zip(before, after, strict=True))
+    others = after.n - after.label
+    shared = after.rival <= others <= after.rival * classes
+    return 0 <= label <= draws and 0 <= rival <= draws - label and shared
+
+
+def _claim(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
+    """The claim is proven."""
+    own = plan.prove(row.looks)
+    if plan.radii:
+        yield from _decided(row, cast(RadiusPlan, plan), own)
+    else:
+        terms = _Terms(plan.sigma, Fraction(plan.slack), plan.alpha, plan.schedule)
+        yield from _bounded(row, terms, own, _refuted_at_end)
+
+
+class _Terms(NamedTuple):
+    """What bounds on label and runner-up may use.
+
+    Arguments:
+        sigma: Standard deviation of the noise, in [0, 1] pixels.
+        slack: Chance by which a vote may differ from a vote under ideal noise.
+        alpha: Allowed chance that a bound is false, half a side.
+        schedule: Numbers of draws at which one may look.
+    """
+
+    sigma: float
+    slack: Fraction
+    alpha: float
+    schedule: tuple[int, ...]
+
+
+Refutes: TypeAlias = Callable[[Sequence[int], _Terms, Fraction], bool]
+"""Whether successes at the looks so far refute every probability up to the one given."""
+
+
+def _bounded(row: Row, terms: _Terms, own: Proof, refutes: Refutes) -> Iterator[Problem]:
     """Bounds on label and runner-up, and the radius between them."""
-    slack = Fraction(plan.slack)
     label = [look.label for look in row.looks]
     others = [look.n - look.rival for look in row.looks]
-    if row.p_lower > 0 and not refutes(label, plan, Fraction(row.p_lower) + slack):
-        yield Problem(row.sample, "p_lower", row.p_lower, f"at most {own.bounds[0].p_lower}")
-    rest = 1 - Fraction(row.p_upper) + slack  # what all classes but the rival, the label among them, surely have
-    if row.p_upper < 1 and not (refutes(others, plan, rest) or refutes(label, plan, rest)):
-        yield Problem(row.sample, "p_upper", row.p_upper, f"at least {own.bounds[0].p_upper}")
-    if row.radius > 0 and not _within(row, plan.sigma):
+    if row.p_lower > 0 and not refutes(label, terms, Fraction(row.p_lower) + terms.slack):
+        yield Problem(row.sample, "p_lower", row.p_lower, f"at most {own.p_lower}")
+    rest = 1 - Fraction(row.p_upper) + terms.slack  # what all classes but the rival, the label among them, surely have
+    if row.p_upper < 1 and not (refutes(others, terms, rest) or refutes(label, terms, rest)):
+        yield Problem(row.sample, "p_upper", row.p_upper, f"at least {own.p_upper}")
+    if row.radius > 0 and not _within(row, terms.sigma):
         yield Problem(row.sample, "radius", row.radius, f"at most {own.radius}")
 
 
 def _within(row: Row, sigma: float) -> bool:
-    """Whether the radius is at most the one that the stored bounds prove."""
+    """Whether the radius is one that the stored bounds prove."""
     if not 0 < row.p_upper < row.p_lower < 1:
         return False
     gap = normal_quantile(Fraction(row.p_lower)) - normal_quantile(Fraction(row.p_upper))
     return bool(row.radius <= sigma * gap / 2)
 
 
-Refutes = Callable[[Sequence[int], GaussianPlan, Fraction], bool]
-"""Whether successes at the looks so far refute every probability up to the one given."""
+def _refuted_at_end(counts: Sequence[int], terms: _Terms, p: Fraction) -> bool:
+    """By the exact tail of all draws."""
+    return _at_most(upper_tail(counts[-1], terms.schedule[-1], p), Fraction(terms.alpha) / 2)
 
 
-def _refuted(counts: Sequence[int], plan: GaussianPlan, p: Fraction) -> bool:
-    """Refutation by the exact tail of all draws."""
-    return _at_most(upper_tail(counts[-1], plan.n, p), Fraction(plan.alpha) / 2)
-
-
-def _refuted_by_look(counts: Sequence[int], plan: GaussianPlan, p: Fraction) -> bool:
-    """Refutation by the exact tail at the most telling look; else, at the last, by the exact size of the test."""
-    looks, levels = plan.schedule, _levels(counts, plan)
+def _refuted_by_look(counts: Sequence[int], terms: _Terms, p: Fraction) -> bool:
+    """By the exact tail at one look, the most telling; else, at the last, by the exact size of the test."""
+    looks, levels = terms.schedule, _levels(counts, terms)
     tails = [float(bdtrc(count - 1, n, float(p))) if count else 1.0 for count, n in zip(counts, looks, strict=False)]
     best = min(range(len(counts)), key=lambda k: tails[k] / levels[k])
     if _at_most(upper_tail(counts[best], looks[best], p), levels[best]):
         return True
-    half = Fraction(plan.alpha) / 2
+    half = Fraction(terms.alpha) / 2
     if len(counts) < len(looks) or not _at_most(upper_tail(counts[-1], looks[-1], p), half):
         return False
-    return Fraction(_size(float(p), looks, counts[-1], plan.alpha / 2)) <= half
+    return Fraction(_size(float(p), looks, counts[-1], terms.alpha / 2)) <= half
 
 
-def _levels(counts: Sequence[int], plan: GaussianPlan) -> list[Fraction]:
+def _levels(counts: Sequence[int], terms: _Terms) -> list[Fraction]:
     """What each look may spend."""
-    looks, half = plan.schedule, Fraction(plan.alpha) / 2
+    looks, half = terms.schedule, Fraction(terms.alpha) / 2
     if len(looks) == 1:
         return [half / 4]
     share = half * Fraction(3, 4) / (len(looks) - 1)
@@ -169,7 +218,7 @@ def _levels(counts: Sequence[int], plan: GaussianPlan) -> list[Fraction]:
 
 
 def _size(p: float, looks: tuple[int, ...], last: int, half: float) -> float:
-    """Size of the test that refutes p at an early look's level or with `last` successes at the last."""
+    """Size of the test that refutes p at an early look's level or with `last` successes at the last look."""
     early = looks[:-1]
     share = half * 0.75 / max(1, len(early))
     boundaries = early_boundaries(p, early, share)
@@ -180,29 +229,53 @@ def _size(p: float, looks: tuple[int, ...], last: int, half: float) -> float:
     return crossing_chance(p, looks, (*boundaries, last))
 
 
-def _decided(row: Row, plan: RadiusPlan, own: Claim) -> Iterator[Problem]:
-    """The radius and bounds of a decision, by one of its two routes."""
-    passed = _passed(row.looks, plan)
-    proven = plan.radii[passed - 1] if passed else 0.0
-    threshold = Fraction(plan.tests[passed - 1].p0) - Fraction(plan.slack) if passed else Fraction(0)
-    if plan.label_from == "leader" or row.radius <= proven * _REACH:
-        yield from _by_test(row, plan, own, proven, threshold)
-    else:
-        yield from _by_runner_up(row, plan, own)
+class _Reached(NamedTuple):
+    """What the tests of a decision prove.
 
-
-def _passed(looks: Sequence[Look], plan: RadiusPlan) -> int:
-    """Number of radii, counted from the smallest, whose tests are valid and were passed by the counts.
-
-    A leader passes each test at or after the look that passed the one before: another class may have led earlier.
+    Arguments:
+        radius: The largest radius whose test was crossed, with those of all smaller ones; 0 where none was.
+        chance: What the label's probability exceeds: the test's threshold, less the slack.
     """
-    start = 0
-    for passed, test in enumerate(plan.tests):
-        crossing = _crossing(looks, test, start)
+
+    radius: float = 0.0
+    chance: Fraction = Fraction(0)
+
+
+def _decided(row: Row, plan: RadiusPlan, own: Proof) -> Iterator[Problem]:
+    """The radius and bounds of a decision: by its tests, or else by bounds on label and runner-up."""
+    reached = _reached(row, plan)
+    if row.radius <= reached.radius * (1 + _RADIUS_ULP) or plan.label_from == "leader":
+        yield from _by_test(row, plan, reached, own)
+        return
+    terms = _Terms(plan.sigma, Fraction(plan.slack), RUNNER_UP * plan.alpha, plan.schedule)
+    yield from _bounded(row, terms, own, _refuted_by_look)
+
+
+def _reached(row: Row, plan: RadiusPlan) -> _Reached:
+    """What the counts prove by tests that are strict enough."""
+    reached, start = _Reached(), 0
+    for test, radius in zip(plan.tests, plan.radii, strict=True):
+        crossing = _crossing(row.looks, test, start)
         if crossing is None or not _holds(test, plan):
-            return passed
-        start = crossing if plan.label_from == "leader" else 0
-    return len(plan.tests)
+            break
+        reached = _Reached(radius, Fraction(test.p0) - Fraction(plan.slack))
+        if plan.label_from == "leader":  # only from there on is it surely the same class
+            start = crossing
+    return reached
+
+
+def _by_test(row: Row, plan: RadiusPlan, reached: _Reached, own: Proof) -> Iterator[Problem]:
+    """A claim that rests on its test's threshold."""
+    most = reached.chance + (_ULP if reached.chance else 0)
+    if Fraction(row.p_lower) > most:
+        yield Problem(row.sample, "p_lower", row.p_lower, f"at most {own.p_lower}")
+    if 1 - Fraction(row.p_upper) > most:
+        yield Problem(row.sample, "p_upper", row.p_upper, f"at least {own.p_upper}")
+    if row.radius == 0:
+        return
+    needed = normal_chance(Fraction(row.radius) / Fraction(plan.sigma))
+    if row.radius > reached.radius * (1 + _RADIUS_ULP) or not _at_most(needed, reached.chance):
+        yield Problem(row.sample, "radius", row.radius, f"at most {own.radius}")
 
 
 def _holds(test: GroupSequentialTest, plan: RadiusPlan) -> bool:
@@ -214,29 +287,5 @@ def _holds(test: GroupSequentialTest, plan: RadiusPlan) -> bool:
     return test.p0 >= 1 / 2 and far and chance <= Fraction(test.p0) * Fraction(plan.alpha)
 
 
-def _by_test(row: Row, plan: RadiusPlan, own: Claim, proven: float, threshold: Fraction) -> Iterator[Problem]:
-    """Bounds and radius of a decision that rests on the test of the largest radius proven."""
-    most = threshold + (_ULP if threshold else 0)
-    if Fraction(row.p_lower) > most:
-        yield Problem(row.sample, "p_lower", row.p_lower, f"at most {own.bounds[0].p_lower}")
-    if 1 - Fraction(row.p_upper) > most:
-        yield Problem(row.sample, "p_upper", row.p_upper, f"at least {own.bounds[0].p_upper}")
-    reach = Fraction(row.radius) / Fraction(plan.sigma)
-    if row.radius > 0 and (row.radius > proven * _REACH or not _at_most(normal_chance(reach), threshold)):
-        yield Problem(row.sample, "radius", row.radius, f"at most {own.radius}")
-
-
-def _by_runner_up(row: Row, plan: RadiusPlan, own: Claim) -> Iterator[Problem]:
-    """Bounds and radius of a decision that rests on label and runner-up, with their share of alpha."""
-    if row.radius > own.radius * (1 + SAME):
-        yield Problem(row.sample, "radius", row.radius, f"at most {own.radius}")
-    try:
-        bounds = replace(plan, alpha=RUNNER_UP * plan.alpha, radii=(1e-6 * plan.sigma,))
-    except InputError:  # so few draws that this route proves nothing
-        yield Problem(row.sample, "radius", row.radius, f"at most {own.radius}")
-        return
-    yield from _bounded(row, bounds, own, _refuted_by_look)
-
-
-def _at_most(number: Any, limit: Fraction) -> bool:  # noqa: ANN401
+def _at_most(number: Any, limit: Fraction) -> bool:  # noqa: ANN401 - a number of mpmath, which has no types
     return bool(number * limit.denominator <= limit.numerator)

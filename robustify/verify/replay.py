@@ -1,16 +1,23 @@
 """Repeats rows of a run from their seeds: the same model on the same images must vote the same again."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+from typing import Any
+
+from torch import Tensor
 
 from robustify.certificates import Certificate, Provenance
-from robustify.certificates.family import Tally
+from robustify.certificates.family import Plan, View
 from robustify.data import Sample
 from robustify.errors import RunError
-from robustify.runs.folder import Run, flat
+from robustify.runs import version1
+from robustify.runs.config import differences
+from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.smoothing import SmoothedClassifier
 from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint, pixels_fingerprint
-from robustify.verify.claims import Problem, tally_field
+from robustify.verify.claims import Problem, name_of
 
 
 def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: Run, count: int = 5) -> list[Problem]:
@@ -19,14 +26,15 @@ def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: Run, count
     Tallies and the hash of the pixels must be identical. True labels of all rows are compared with those of the data.
 
     Arguments:
-        model: Model of the run, with noise of the run's levels.
-        samples: Data of the run, or more.
-        run: Run that is to be repeated.
+        model: The run's own, with noise of the run's levels.
+        samples: The run's data, or more.
+        run: What is to be repeated.
         count: Number of rows to repeat.
 
     Raises:
-        RunError: If the model is another one, or the data lacks an image of the run.
+        RunError: If the model is another one, the data lacks an image of the run, or robustify 0.1 made the run.
     """
+    version1.refuse(run.folder, run.config)
     check_same_model(model, run)
     by_id = {sample.id: sample for sample in samples}
     missing = [row.sample for row in run.rows if row.sample not in by_id]
@@ -52,30 +60,31 @@ def check_same_model(model: SmoothedClassifier, run: Run) -> None:
     Raises:
         RunError: With each difference.
     """
-    levels = [view.sigma for view in model.family.views]
-    found = {
-        "classifier.sha256": classifier_fingerprint(model.classifier),
-        "denoiser.sha256": denoiser_fingerprint(model.denoiser, levels),
-        "contract": model.contract,
-        "numerics": model.numerics,
-        "labels": model.labels,
-        "sigma": levels,
+    sigmas = [view.sigma for view in run.plan.views]
+    stored: dict[str, Any] = {
+        "classifier": {"sha256": run.config["classifier"]["sha256"]},
+        "denoiser": {"sha256": run.config["denoiser"]["sha256"]},
+        **{name: run.config[name] for name in ("family", "contract", "numerics", "labels")},
     }
-    stored = {
-        **flat(run.config),
-        "contract": run.contract,
-        "numerics": run.numerics,
-        "labels": run.labels,
-        "sigma": [view.sigma for view in run.plan.views],
+    found: dict[str, Any] = {
+        "classifier": {"sha256": classifier_fingerprint(model.classifier)},
+        "denoiser": {"sha256": denoiser_fingerprint(model.denoiser, sigmas)},
+        "family": model.family.name,
+        "contract": asdict(model.contract),
+        "numerics": asdict(model.numerics),
+        "labels": list(model.labels),
     }
-    different = [key for key, value in found.items() if stored.get(key) != value]
-    if different:
-        lines = [f"  {key}: there {stored.get(key)}, now {found[key]}" for key in different]
+    views = {"views": _described(run.plan.views)}, {"views": _described(model.family.views)}
+    if lines := differences({**stored, **views[0]}, {**found, **views[1]}):
         raise RunError("this is not the model of the run, so its rows cannot be repeated:\n" + "\n".join(lines))
 
 
+def _described(views: Sequence[View]) -> list[str]:
+    return [f"{view.base} at sigma = {view.sigma:g}" for view in views]
+
+
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """At most `count` rows, evenly spread, the first and the last among them."""
+    """So many rows, evenly spread, the first and the last among them."""
     if len(rows) <= count:
         return list(rows)
     if count < 2:
@@ -84,7 +93,7 @@ def spread(rows: Sequence[Row], count: int) -> list[Row]:
 
 
 def _replay(model: SmoothedClassifier, by_id: Mapping[str, Sample], run: Run, rows: Sequence[Row]) -> list[Problem]:
-    """Differences of rows that share a batch size; those of other pixels are not drawn again."""
+    """Problems of rows that share a batch size; those of other pixels are not drawn again."""
     images = {row.sample: model.prepare(by_id[row.sample].image, run.soundness) for row in rows}
     pixels = {name: pixels_fingerprint(image) for name, image in images.items()}
     problems = [
@@ -93,15 +102,17 @@ def _replay(model: SmoothedClassifier, by_id: Mapping[str, Sample], run: Run, ro
         if row.pixels != pixels[row.sample]
     ]
     same = [row for row in rows if row.pixels == pixels[row.sample]]
-    known = {row.sample: row.truth for row in same if row.truth is not None} if run.plan.needs_truth else {}
-    again = {row.sample: images[row.sample] for row in same}
-    certificates = model.certificates(again.items(), _provenance(run, rows[0].batch), truths=known)
-    found = {certificate.sample: certificate for certificate in certificates}
-    return problems + [problem for row in same for problem in _compare(row, found[row.sample])]
+    found = {c.sample: c for c in _drawn_again(model, run, same, images)}
+    return problems + [problem for row in same for problem in _compare(row, found[row.sample], run.plan)]
 
 
-def _provenance(run: Run, batch: int) -> Provenance:
-    return Provenance(
+def _drawn_again(
+    model: SmoothedClassifier, run: Run, rows: Sequence[Row], images: Mapping[str, Tensor]
+) -> Iterator[Certificate]:
+    """Certificates of the images of rows that share a batch size."""
+    if not rows:
+        return
+    provenance = Provenance(
         plan=run.plan,
         seed=run.seed,
         fresh=run.fresh,
@@ -110,17 +121,14 @@ def _provenance(run: Run, batch: int) -> Provenance:
         classifier=str(run.config["classifier"]["sha256"]),
         denoiser=str(run.config["denoiser"]["sha256"]),
         numerics=run.numerics,
-        batch=batch,
+        batch=rows[0].batch,
     )
+    truths = {row.sample: row.truth for row in rows if row.truth is not None} if run.plan.needs_truth else {}
+    yield from model.certificates(((row.sample, images[row.sample]) for row in rows), provenance, truths=truths)
 
 
-def _compare(row: Row, certificate: Certificate) -> Iterator[Problem]:
-    """What differs between stored tallies and those drawn again."""
-    if len(row.tallies) != len(certificate.tallies):
-        yield Problem(row.sample, "tallies", row.tallies, f"{certificate.tallies}, as drawn again")
-        return
-    for stored, drawn in zip(row.tallies, certificate.tallies, strict=True):
-        for name in Tally._fields:
-            kept, again = getattr(stored, name), getattr(drawn, name)
-            if kept != again:
-                yield Problem(row.sample, tally_field(stored, name), kept, f"{again}, as drawn again")
+def _compare(row: Row, certificate: Certificate, plan: Plan) -> Iterator[Problem]:
+    """The tallies that are not those of the certificate."""
+    for stored, again in zip_longest(row.tallies, certificate.tallies):
+        if stored != again:
+            yield Problem(row.sample, name_of(again or stored, plan), stored, f"{again}, as drawn again")

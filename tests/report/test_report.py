@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from robustify import Identity, Settings, SmoothedClassifier, robustify
-from robustify.certificates.queries import ESTIMATION
 from robustify.data import Sample
 from robustify.report.html import Chapter, write_report
 from robustify.report.pictures import picture, telling
 from robustify.runs.certify import certify_dataset
-from robustify.smoothing.noise import GridNoise, NoiseAddress
 
 
 @pytest.fixture
@@ -20,7 +18,7 @@ def chapter(model: SmoothedClassifier, samples: list[Sample], out: Path) -> Chap
     plain = robustify(model.classifier, denoiser=Identity(channels=1), sigma=0.25)
     run = certify_dataset(model, samples, out / "a", Settings(n=100))
     baseline = certify_dataset(plain, samples, out / "b", Settings(n=100))
-    pictures = [picture(model, sample, row, run) for sample, row in zip(samples[:2], run.rows[:2], strict=True)]
+    pictures = [picture(model, samples[i], run.rows[i], run) for i in (0, 1)]
     return Chapter("<tiny> model", run, baseline, pictures)
 
 
@@ -61,16 +59,22 @@ def test_unlabelled_images_give_a_report_without_a_curve(
 def test_a_picture_shows_the_first_draw_that_was_counted(
     model: SmoothedClassifier, samples: list[Sample], out: Path
 ) -> None:
-    run = certify_dataset(model, samples, out, Settings(n=100, seed=3))
-    row = run.rows[2]
+    settings = Settings(n=64, n0=64, batch=64, seed=3)
+    run = certify_dataset(model, samples, out, settings)
+    row, image = run.rows[2], model.prepare(samples[2].image)
+    fed: list[torch.Tensor] = []
+    counted: list[torch.Tensor] = []
+    model.pipeline.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
+    for _ in model.certificates([(row.sample, image)], model.provenance(settings), lambda _: counted.append(fed[-1])):
+        pass
+    selection, estimation = counted
     shown = picture(model, samples[2], row, run)
-    law, image = GridNoise(0.25), model.prepare(samples[2].image)
-    steps = law.block(NoiseAddress(3, row.sample, 0, ESTIMATION), 0, (1, 4, 4))[:1]
-    noisy = law.add(image, steps)[0, 0].clamp(0, 1)
-    assert np.array_equal(shown.noisy[:, :, 0], (noisy * 255).round().to(torch.uint8).numpy())
-    assert np.array_equal(shown.clean[:, :, 0], np.asarray(samples[2].image))
+    noisy = (255 * estimation[0, 0].clamp(0, 1)).round().to(torch.uint8).numpy()
+    assert np.array_equal(shown.noisy[:, :, 0], noisy)
+    assert not torch.equal(selection[0], estimation[0])
     assert shown.sigma == 0.25
-    assert shown.votes[0] == (model.labels[np.argmax(row.votes)], max(row.votes) / 100)
+    assert np.array_equal(shown.clean[:, :, 0], np.asarray(samples[2].image))
+    assert shown.votes[0] == (model.labels[np.argmax(row.votes)], max(row.votes) / 64)
 
 
 def test_telling_rows_span_the_radii(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from robustify import Settings, SmoothedClassifier
-from robustify.certificates.family import Bound, Tally
-from robustify.certificates.queries import ESTIMATION
+from robustify.certificates.family import Bound, Look, Tally
+from robustify.certificates.queries import ESTIMATION, SELECTION
 from robustify.certificates.radii import gaussian_radius, runner_up_bounds
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
@@ -23,6 +23,7 @@ from robustify.runs.folder import read_run
 from robustify.runs.metrics import abstention_rate, average_certified_radius, certified_accuracy
 from robustify.runs.rows import Row, RowStore
 from robustify.runs.status import status
+from tests.toys import Shrink
 
 N = 100
 
@@ -44,8 +45,31 @@ def test_rows_hold_what_certificates_hold(
     for sample, row in zip(samples, run.rows, strict=True):
         c = certificates[sample.id]
         assert (row.sample, row.truth, row.label, row.radius) == (sample.id, sample.label, c.label, c.radius)
-        assert (row.tallies, row.bounds) == (c.tallies, c.bounds)
-        assert run.plan.certify_votes(row.tallies).radius == row.radius
+        assert (row.bounds, row.tallies, row.batch) == (c.bounds, c.tallies, c.provenance.batch)
+        assert (row.votes, row.selection, row.looks, row.draws) == (c.votes, c.selection, c.looks, c.draws)
+        assert run.plan.certify_votes(row.tallies) == (c.label, c.radius, c.bounds)
+
+
+def test_rows_survive_the_disk(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    unlabelled = [replace(samples[0], label=None), *samples[1:]]
+    run = certify_dataset(model, unlabelled, out, Settings(radius=[0.1, 0.2], n_max=500))
+    assert (run.rows[0].truth, run.rows[0].tallies[0].label) == (None, None)
+    assert any(row.label is None for row in run.rows)
+    again = read_run(out)
+    assert (again.rows, again.config, again.finished) == (run.rows, run.config, True)
+    assert all(type(look) is Look for row in again.rows for tally in row.tallies for look in tally.looks)
+
+
+def test_what_was_run_is_kept_as_data(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    run = certify_dataset(model, samples, out, Settings(n=N, seed=2**128 - 1))
+    stored = json.loads((out / "run.json").read_text())
+    assert stored["format"] == 2
+    assert (stored["family"], stored["plan"]) == ("gaussian", model.plan(Settings(n=N)).stored())
+    assert stored["contract"] == {"channels": 1, "height": 4, "width": 4}
+    assert stored["numerics"] == {"weights": "float32", "precision": "float32", "compiled": False}
+    assert (stored["denoiser"]["name"], stored["denoiser"]["description"]) == ("none", "plain smoothing")
+    assert (run.contract, run.numerics, run.labels) == (model.contract, model.numerics, model.labels)
+    assert (run.seed, run.fresh, run.soundness, run.samples) == (2**128 - 1, False, "grid", 12)
 
 
 def test_parquet_rows_recompute_to_the_radius(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
@@ -54,56 +78,10 @@ def test_parquet_rows_recompute_to_the_radius(model: SmoothedClassifier, samples
     assert len(records) == len(samples)
     assert not (out / "rows").exists()
     for r in records:
-        chosen, tested = r["tallies"]
-        guess = chosen["votes"].index(max(chosen["votes"]))
-        assert (chosen["stage"], tested["stage"], tested["label"]) == ("selection", "estimation", guess)
-        bounds = runner_up_bounds(tested["votes"], guess, n=N, alpha=0.001)
+        selection, tested = r["tallies"]
+        guess = selection["votes"].index(max(selection["votes"]))
+        bounds = runner_up_bounds(tested["votes"], guess, n=tested["draws"], alpha=0.001)
         assert r["radius"] == gaussian_radius(*bounds, sigma=0.25)
-        assert r["bounds"] == [dict(zip(("p_lower", "p_upper"), bounds, strict=True))]
-
-
-def test_a_run_is_described_by_data(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    run = certify_dataset(model, samples, out, Settings(n=N, seed=3))
-    config = json.loads((out / "run.json").read_text())
-    assert config == run.config
-    assert (config["format"], config["family"], config["seed"], config["fresh"]) == (2, "gaussian", "3", False)
-    assert config["plan"]["rule"] == "fixed"
-    assert config["contract"] == {"channels": 1, "height": 4, "width": 4}
-    assert config["numerics"] == {"weights": "float32", "precision": "float32", "compiled": False}
-    assert set(config["classifier"]) == {"name", "sha256"}
-    assert set(config["denoiser"]) == {"name", "description", "sha256"}
-    assert (run.contract, run.numerics, run.labels) == (model.contract, model.numerics, model.labels)
-
-
-def test_a_run_of_robustify_0_1_is_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    """By whoever reads it, and by a run that would continue it."""
-    old = {"robustify": "0.1.0", "rule": "fixed", "sigma": 0.25, "alpha": 0.001, "n0": 100, "n": N, "dtype": "float32"}
-    out.mkdir()
-    (out / "run.json").write_text(json.dumps(old))
-    told = "was made by robustify 0.1, whose seeds gave other noise and whose rows have another form"
-    with pytest.raises(RunError, match=told):
-        read_run(out)
-    with pytest.raises(RunError, match=told):
-        certify_dataset(model, samples, out, Settings(n=N))
-    with pytest.raises(RunError, match=told):
-        certify_dataset(model, samples, out, Settings(n=N), ledger=out.parent / "ledger")
-    assert [p.name for p in out.iterdir()] == ["run.json"]
-
-
-def test_a_run_of_a_later_form_is_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    run = certify_dataset(model, samples, out, Settings(n=N))
-    (out / "run.json").write_text(json.dumps({**run.config, "format": 3}))
-    with pytest.raises(RunError, match="has format 3, which this version of robustify cannot read"):
-        read_run(out)
-
-
-def test_reading_and_checking_runs_needs_no_torch() -> None:
-    modules = ["runs.folder", "runs.rows", "runs.status", "runs.statements", "runs.metrics"]
-    modules += ["verify.claims", "verify.gaussian", "verify.arithmetic"]
-    names = ", ".join(f"robustify.{module}" for module in modules)
-    code = f"import sys, {names}; print('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "False"
 
 
 def test_an_interrupted_run_continues_to_the_same_rows(
@@ -154,10 +132,10 @@ def test_a_run_says_what_status_says(model: SmoothedClassifier, samples: list[Sa
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"n": N + 1}, "plan.n: there 100, now 101"),
-        ({"alpha": 0.01}, "plan.alpha: there 0.001, now 0.01"),
+        ({"n": N + 1}, "n: there 100, now 101"),
+        ({"alpha": 0.01}, "alpha: there 0.001, now 0.01"),
         ({"seed": 4}, 'seed: there "3", now "4"'),
-        ({"n": None, "radius": 0.1}, 'plan.rule: there "fixed", now "decision"'),
+        ({"n": None, "radius": 0.1}, 'rule: there "fixed", now "decision"'),
         ({"soundness": "float"}, 'soundness: there "grid", now "float"'),
     ],
 )
@@ -175,6 +153,20 @@ def test_other_samples_are_another_run(model: SmoothedClassifier, samples: list[
     certify_dataset(model, samples, out, Settings(n=N))
     with pytest.raises(RunError, match="samples: there 12, now 11"):
         certify_dataset(model, samples[1:], out, Settings(n=N))
+
+
+def test_a_difference_leaves_out_what_follows_from_it(
+    model: SmoothedClassifier, samples: list[Sample], out: Path
+) -> None:
+    certify_dataset(model, samples, out, Settings(n=N, seed=3))
+    louder = SmoothedClassifier(model.classifier, model.denoiser, sigma=0.5)
+    with pytest.raises(RunError) as caught:
+        certify_dataset(louder, samples, out, Settings(n=N, seed=3))
+    assert str(caught.value).splitlines()[1:] == ["  plan.sigma: there 0.25, now 0.5", "  Choose another folder."]
+    shrinking = SmoothedClassifier(model.classifier, Shrink(), sigma=0.25)
+    with pytest.raises(RunError) as caught:
+        certify_dataset(shrinking, samples, out, Settings(n=N, seed=3))
+    assert str(caught.value).splitlines()[1:-1] == ['  denoiser.name: there "none", now "shrink"']
 
 
 def test_a_folder_with_other_files_is_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
@@ -296,8 +288,9 @@ def test_killed_at_any_moment_it_continues_to_the_same_rows(out: Path, tmp_path:
 
 
 def row(*, truth: int | None, label: int | None, radius: float) -> Row:
-    bounds, tallies = (Bound(0.9, 0.1),), (Tally(0, ESTIMATION, 1, (1,)),)
-    return Row("a", truth, label, radius, bounds, tallies, batch=64, pixels="p", seconds=1.0)
+    tallies = (Tally(0, SELECTION, 1, (1,)), Tally(0, ESTIMATION, 1, (1,), 0, (Look(1, 1, 0),)))
+    claim = {"truth": truth, "label": label, "radius": radius, "bounds": (Bound(0.9, 0.1),)}
+    return Row(sample="a", **claim, tallies=tallies, batch=64, pixels="p", seconds=1.0)
 
 
 def test_certified_accuracy_counts_right_labels_beyond_the_radius() -> None:

@@ -10,6 +10,7 @@ from robustify import Settings, SmoothedClassifier, certify_dataset
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.runs.estimate import estimate
+from robustify.runs.rows import RowStore
 
 SETTINGS = Settings(n=40, n0=10, batch=20, alpha=0.06)
 
@@ -56,3 +57,23 @@ def test_an_image_that_cannot_be_used_is_left_out(
     assert (told.images, told.attempt) == (13, 1)
     with pytest.raises(InputError, match="expected an image of shape"):
         estimate(model, [broken], SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(n=1_000),
+        Settings(radius=[0.05, 0.1], n_max=500),
+        Settings(radius=0.1, n_max=500, n0=0),
+        Settings(radius=0.1, n_max=500, known_label=True),
+    ],
+)
+def test_the_size_on_disk_is_about_that_of_the_rows(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, settings: Settings
+) -> None:
+    told = estimate(model, samples, settings).output / len(samples)
+    store = RowStore(out)
+    for row in certify_dataset(model, samples, out, settings).rows:
+        store.add(row)
+    sizes = [file.stat().st_size for file in (out / "rows").iterdir()]
+    assert 0.7 < told / (sum(sizes) / len(sizes)) < 1.4

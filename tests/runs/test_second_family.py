@@ -1,139 +1,140 @@
-"""A family that the package has never heard of goes through runs, status, verification and reports unchanged."""
+"""Another family of certificates goes through rows, status, verification and reports, none of which knows it."""
 
-from collections.abc import Iterator
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from robustify import Identity, Settings, SmoothedClassifier
-from robustify.certificates.family import CERTIFICATES
-from robustify.certificates.plans import FixedPlan
-from robustify.certificates.queries import ESTIMATION
+from robustify import Settings, SmoothedClassifier, certify_dataset
+from robustify.certificates.family import Tally
+from robustify.certificates.radii import gaussian_radius
 from robustify.data import Sample
-from robustify.errors import PluginError
+from robustify.errors import RunError
 from robustify.report.html import Chapter, write_report
 from robustify.report.pictures import picture
-from robustify.runs.certify import certify_dataset
 from robustify.runs.estimate import estimate
 from robustify.runs.folder import Run, read_run
-from robustify.runs.rows import Row, RowStore
-from robustify.runs.status import status
-from robustify.verify.claims import verify_run
+from robustify.runs.rows import Row
+from robustify.verify.claims import verify_row, verify_run
 from robustify.verify.replay import replay
-from tests.toys_family import TwoLevels
+from tests.toys import Shrink
+from tests.toys_family import TwoLevels, TwoLevelsPlan
 
-SETTINGS = Settings(n=80, n0=20, batch=37, seed=3)
-SIGMAS = (0.1, 0.2)
-
-
-@pytest.fixture
-def family(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Registers the family in this process, for one test."""
-    monkeypatch.setattr(CERTIFICATES, "_ready", dict(CERTIFICATES._ready))
-    CERTIFICATES.register("two-levels", TwoLevels)
-    yield
+SETTINGS = Settings(n=200, n0=20, seed=3)
 
 
 @pytest.fixture
-def two(model: SmoothedClassifier) -> SmoothedClassifier:
-    """The linear toy at two noise levels."""
-    return SmoothedClassifier(model.classifier, Identity(), family=TwoLevels(SIGMAS))
+def both(model: SmoothedClassifier) -> SmoothedClassifier:
+    """A model whose certificates hold at two levels."""
+    return SmoothedClassifier(model.classifier, model.denoiser, family=TwoLevels((0.1, 0.25)))
 
 
 @pytest.fixture
-def run(family: None, two: SmoothedClassifier, samples: list[Sample], out: Path) -> Run:
-    """A finished run of the second family."""
-    certify_dataset(two, samples, out, SETTINGS)
+def run(both: SmoothedClassifier, samples: list[Sample], out: Path) -> Run:
+    """A run as it is read back."""
+    certify_dataset(both, samples, out, SETTINGS)
     return read_run(out)
 
 
-def changed(run: Run, row: Row, **values: object) -> list[str]:
-    """Fields of the problems that are found where one row has other values."""
-    rows = [replace(row, **values) if old.sample == row.sample else old for old in run.rows]
-    return [problem.field for problem in verify_run(replace(run, rows=rows))]
+def fields(row: Row, run: Run) -> set[str]:
+    return {problem.field for problem in verify_row(row, run.plan, run)}
 
 
-def claimed(run: Run) -> Row:
-    return next(row for row in run.rows if row.radius > 0)
+def voting(tally: Tally, label: int) -> Tally:
+    """The tally with one more vote for the label, and one look less wrong."""
+    votes = tuple(v + (c == label) - (c == (label + 1) % 3) for c, v in enumerate(tally.votes))
+    return tally._replace(votes=votes)
 
 
-def test_it_is_certified_told_verified_repeated_and_reported(
-    run: Run, two: SmoothedClassifier, samples: list[Sample], tmp_path: Path
-) -> None:
+def test_rows_keep_the_tallies_of_both_levels(run: Run, both: SmoothedClassifier, samples: list[Sample]) -> None:
+    assert run.plan == both.plan(SETTINGS)
+    assert run.config["plan"]["sigmas"] == [0.1, 0.25]
+    images = [(s.id, both.prepare(s.image)) for s in samples]
+    certificates = {c.sample: c for c in both.certificates(images, both.provenance(SETTINGS))}
     assert sum(row.radius > 0 for row in run.rows) >= 3
-    assert {row.draws for row in run.rows} == {180}
-    assert (run.config["family"], run.plan) == ("two-levels", two.plan(SETTINGS))
-    told = status(run)
-    assert (told.draws, [a.radius for a in told.accuracies]) == (12 * 180, [0.0, 0.2, 0.4])
-    assert str(told).endswith("Each radius is the minimum over two noise levels.")
-    assert verify_run(run) == []
-    assert replay(two, samples, run, 4) == []
-    shown = [picture(two, sample, row, run) for sample, row in zip(samples[:2], run.rows[:2], strict=True)]
-    assert [picture.sigma for picture in shown] == [0.2, 0.2]
-    write_report(tmp_path / "report.html", [Chapter("two levels", run, pictures=shown)], title="t")
-    html = (tmp_path / "report.html").read_text()
-    assert "the minimum over two noise levels" in html
-    assert "plan.sigmas" in html
-
-
-def test_the_radius_is_the_smaller_of_those_of_one_level(run: Run) -> None:
-    """Each level's votes, read by the plan of the standard family."""
-    plan = run.plan
     for row in run.rows:
-        radii = []
-        for view, tally in enumerate(row.tallies[1:]):
-            one = FixedPlan(SIGMAS[view], plan.alpha, 20, 80, plan.slack[view])  # type: ignore[attr-defined]
-            chosen = row.tallies[0]
-            radii.append(one.certify_votes([chosen, tally._replace(view=0)]).radius)
-        assert len(radii) == 2
-        assert row.radius == min(radii)
+        c = certificates[row.sample]
+        assert (row.label, row.radius, row.bounds, row.tallies) == (c.label, c.radius, c.bounds, c.tallies)
+        assert [(tally.view, tally.stage) for tally in row.tallies] == [
+            (0, "selection"),
+            (0, "estimation"),
+            (1, "estimation"),
+        ]
+        levels = zip(row.bounds, (0.1, 0.25), strict=True)
+        assert row.radius == min(gaussian_radius(*bound, sigma=sigma) for bound, sigma in levels)
+        assert (row.n, row.draws) == (400, 420)
 
 
-def test_an_interrupted_run_continues_to_the_same_rows(
-    run: Run, two: SmoothedClassifier, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_status_estimate_and_report_tell_of_both_levels(
+    run: Run, both: SmoothedClassifier, samples: list[Sample], tmp_path: Path
 ) -> None:
-    add, out = RowStore.add, tmp_path / "again"
-
-    def interrupted(store: RowStore, row: Row) -> None:
-        if len(list((out / "rows").glob("*.parquet"))) == 4:
-            raise KeyboardInterrupt
-        add(store, row)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RowStore, "add", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            certify_dataset(two, samples, out, SETTINGS)
-    during = read_run(out)
-    assert (len(during.rows), during.finished) == (4, False)
-    assert "4 of 12 images, 720 draws" in str(during)
-    again = certify_dataset(two, samples, out, replace(SETTINGS, batch=64))
-    assert [row.tallies for row in again.rows] == [row.tallies for row in run.rows]
+    lines = str(run).splitlines()
+    assert lines[0].startswith("12 of 12 images, 5,040 draws; ")
+    assert [line.split(":")[0] for line in lines[1:4]] == [
+        f"certified accuracy at radius {radius}" for radius in ("0", "0.25", "0.5")
+    ]
+    told = estimate(both, samples, SETTINGS)
+    assert (told.draws, told.exact) == (5_040, True)
+    chapter = Chapter("two levels", run, pictures=[picture(both, samples[0], run.rows[0], run)])
+    write_report(tmp_path / "report.html", [chapter], title="t")
+    html = (tmp_path / "report.html").read_text()
+    assert "<dt>family</dt><dd>two-levels</dd>" in html
+    assert "noise σ = 0.1" in html
 
 
-def test_what_was_tampered_with_is_found(run: Run, two: SmoothedClassifier, samples: list[Sample]) -> None:
-    row = claimed(run)
-    assert changed(run, row, radius=1.01 * row.radius) == ["radius"]
-    assert changed(run, row, radius=0.99 * row.radius) == ["radius"]
-    assert changed(run, row, label=(row.tallies[1].label or 0) + 1) == ["label"]
-    second = row.bounds[1]._replace(p_lower=1 - (1 - row.bounds[1].p_lower) / 2)
-    assert "p_lower of view 1" in changed(run, row, bounds=(row.bounds[0], second))
-    votes = [v - (c == row.label) for c, v in enumerate(row.tallies[2].votes)]
-    moved = row.tallies[2]._replace(votes=tuple(votes))
-    assert changed(run, row, tallies=(*row.tallies[:2], moved)) == [f"{ESTIMATION} looks of view 1"]
-    assert changed(run, row, tallies=row.tallies[:2]) == ["tallies"]
-    other = replace(run, config={**run.config, "seed": "4"})
-    assert {problem.field for problem in replay(two, samples, other, 4)} & {"estimation votes of view 1"}
+def test_a_genuine_run_is_verified_and_repeats(run: Run, both: SmoothedClassifier, samples: list[Sample]) -> None:
+    assert verify_run(run) == []
+    assert replay(both, samples, run, 4) == []
 
 
-def test_its_cost_is_estimated(family: None, two: SmoothedClassifier, samples: list[Sample], tmp_path: Path) -> None:
-    told = estimate(two, samples, SETTINGS, ledger=tmp_path / "ledger")
-    assert (told.draws, told.exact, told.attempt, told.batch) == (12 * 180, True, 1, 37)
+def test_whatever_was_changed_is_found(run: Run) -> None:
+    row = max(run.rows, key=lambda row: row.radius)
+    assert row.label is not None
+    chosen, first, second = row.tallies
+    lower, upper = row.bounds
+    assert fields(replace(row, radius=1.01 * row.radius), run) == {"radius"}
+    assert fields(replace(row, radius=0.99 * row.radius), run) == {"radius"}
+    assert fields(replace(row, bounds=(lower, upper._replace(p_lower=0.999))), run) == {"p_lower"}
+    assert fields(replace(row, bounds=(lower._replace(p_upper=0.001), upper)), run) == {"p_upper"}
+    assert fields(replace(row, label=(row.label + 1) % 3), run) == {"label"}
+    moved = (chosen, first, voting(second, row.label))
+    assert fields(replace(row, tallies=moved), run) == {"looks of view 1"}
+    assert fields(replace(row, tallies=(chosen, second, first)), run) == {"tallies"}
+    many = second._replace(votes=tuple(10 * v for v in second.votes))
+    assert fields(replace(row, tallies=(chosen, first, many)), run) == {"votes of view 1"}
+    assert fields(replace(row, tallies=(chosen, first, second._replace(view=2))), run) == {"votes of view 2"}
+    assert fields(replace(row, tallies=(chosen, first)), run) == {"draws"}
+    slack = {**run.config["plan"], "slack": [run.config["plan"]["slack"][0], 0.0]}
+    assert verify_run(replace(run, config={**run.config, "plan": slack}))[0].field == "slack"
 
 
-def test_a_run_of_a_family_that_is_not_installed_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CERTIFICATES, "_ready", {})
-    with pytest.raises(PluginError, match="two-levels"):
-        verify_run(run)
-    with pytest.raises(PluginError, match="two-levels"):
-        status(run)
+def test_draws_that_another_seed_gives_do_not_repeat(run: Run, both: SmoothedClassifier, samples: list[Sample]) -> None:
+    problems = replay(both, samples, replace(run, config={**run.config, "seed": "4"}), 4)
+    assert {"votes of view 0", "votes of view 1"} <= {problem.field for problem in problems}
+
+
+def test_other_levels_are_another_run(run: Run, both: SmoothedClassifier, samples: list[Sample]) -> None:
+    other = SmoothedClassifier(both.classifier, both.denoiser, family=TwoLevels((0.1, 0.3)))
+    with pytest.raises(RunError, match=r"plan\.sigmas: there \[0\.1, 0\.25\], now \[0\.1, 0\.3\]"):
+        certify_dataset(other, samples, run.folder, SETTINGS)
+    with pytest.raises(RunError, match=r'views: .*"pipeline at sigma = 0\.25"\], now .*"pipeline at sigma = 0\.3"'):
+        replay(other, samples, run)
+    single = SmoothedClassifier(both.classifier, both.denoiser, sigma=0.1)
+    with pytest.raises(RunError, match='family: there "two-levels", now "gaussian"'):
+        replay(single, samples, run)
+
+
+def test_both_levels_are_in_the_denoisers_description(
+    both: SmoothedClassifier, samples: list[Sample], out: Path
+) -> None:
+    shrinking = SmoothedClassifier(both.classifier, Shrink(), family=both.family)
+    run = certify_dataset(shrinking, samples[:2], out, SETTINGS)
+    assert run.config["denoiser"]["description"] == "by 0.1; by 0.25"
+    assert isinstance(run.plan, TwoLevelsPlan)
+
+
+def test_a_family_that_is_not_installed_is_named(run: Run) -> None:
+    (run.folder / "run.json").write_text(json.dumps({**run.config, "family": "three-levels"}))
+    with pytest.raises(Exception, match="no certificate family named 'three-levels'"):
+        str(read_run(run.folder))

@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan
-from robustify.certificates.family import Plan
 from robustify.errors import InputError
-from robustify.format import at_most as rounded_up
-from robustify.format import duration, memory
+from robustify.format import at_most, duration, memory
 from robustify.report.html import meaning
 from robustify.runs.folder import Run
 from robustify.runs.statements import accuracy_interval, accuracy_lower_bound, expected_false, most_false, remarks
 
 
-def at_most(count: int, images: int, alpha: Fraction) -> Fraction:
+def up_to(count: int, images: int, alpha: Fraction) -> Fraction:
     return sum((comb(images, k) * alpha**k * (1 - alpha) ** (images - k) for k in range(count + 1)), Fraction(0))
 
 
@@ -28,8 +26,8 @@ def test_the_quantiles_are_those_of_the_specification(images: int, most: int) ->
 @pytest.mark.parametrize(("images", "alpha"), [(1, 0.001), (3, 0.5), (40, 0.1), (500, 0.001)])
 def test_quantiles_agree_with_exact_sums(images: int, alpha: float) -> None:
     found = most_false(images, alpha)
-    assert at_most(found, images, Fraction(alpha)) >= Fraction(0.999)
-    assert found == 0 or at_most(found - 1, images, Fraction(alpha)) < Fraction(0.999)
+    assert up_to(found, images, Fraction(alpha)) >= Fraction(0.999)
+    assert found == 0 or up_to(found - 1, images, Fraction(alpha)) < Fraction(0.999)
 
 
 def test_as_many_are_expected_as_alpha_says() -> None:
@@ -49,7 +47,7 @@ def test_the_accuracy_bound_is_the_published_formula() -> None:
 @pytest.mark.parametrize("rho", [0.001, 0.05])
 def test_false_certificates_exceed_the_margin_no_more_often_than_allowed(images: int, alpha: float, rho: float) -> None:
     margin = 1 - accuracy_lower_bound(1.0, images, alpha, rho=rho)
-    beyond = 1 - at_most(ceil(images * margin + 1e-9) - 1, images, Fraction(alpha))
+    beyond = 1 - up_to(ceil(images * margin + 1e-9) - 1, images, Fraction(alpha))
     assert beyond <= Fraction(rho)
 
 
@@ -78,26 +76,25 @@ def test_numbers_read_well() -> None:
     ("value", "text"), [(0.001, "0.001"), (0.00060792710185, "0.000607928"), (2e-06, "2e-06"), (0.05, "0.05")]
 )
 def test_a_chance_of_error_is_never_rounded_down(value: float, text: str) -> None:
-    assert rounded_up(value) == text
+    assert at_most(value) == text
     assert float(text) >= value
 
 
-def run_of(plan: Plan, **shared: object) -> Run:
-    config = {"family": "gaussian", "plan": plan.stored(), "samples": 1_500, **shared}
-    return Run(Path("run"), config, [], finished=False)
+def run_of(plan: DecisionPlan | KnownLabelPlan, **shared: object) -> Run:
+    config = {"family": plan.family, "plan": plan.stored(), "samples": 1_500, **shared}
+    return Run(Path("run"), config, rows=[], finished=False)
 
 
 def test_what_runs_share_is_said() -> None:
-    alpha = 0.00060792710185
-    plain = DecisionPlan(0.25, alpha, 100, 1_000, radii=(0.1,))
-    assert remarks(run_of(plain)) == []
-    assert remarks(run_of(plain, family_alpha=0.05)) == [
+    plan = DecisionPlan(0.25, 0.00060792710185, 100, 1_000, radii=(0.1,))
+    assert remarks(run_of(plan)) == []
+    assert remarks(run_of(plan, family_alpha=0.05)) == [
         "That any certificate of the 1,500 images is false has a chance of at most 0.05."
     ]
-    assert remarks(run_of(plain, attempt=3, attempts_alpha=0.01)) == [
+    assert remarks(run_of(plan, attempt=3, attempts_alpha=0.01)) == [
         "Attempt 3: that any of all attempts at an image is false has a chance of at most 0.01."
     ]
-    known = run_of(KnownLabelPlan(0.25, alpha, 0, 1_000, radii=(0.1,)))
+    known = run_of(KnownLabelPlan(0.25, 0.00060792710185, 0, 1_000, radii=(0.1,)))
     assert remarks(known)[0].startswith("Only the true label was tested: a certificate says that the smoothed")
     for labelled in (True, False):
         assert meaning(known, labelled=labelled).endswith(f"false with chance at most 0.000607928. {remarks(known)[0]}")
