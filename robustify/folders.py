@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writing of files, whole or not at all, and what is said when a disk fails."""
 
 import os
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def write_once(file: Path, content: bytes) -> bool:
 
 @contextmanager
 def _beside(file: Path, content: bytes) -> Iterator[Path]:
-    """A temporary file next to the one that is meant, with all of its content on the disk."""
+    """A temporary file beside the final one; all of the content is on the disk."""
     complete = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with complete.open("wb") as stream:

@@ -1,10 +1,10 @@
-"""Numbers as people read them."""
+"""Numbers as text for people."""
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 
 def duration(seconds: int | float) -> str:
-    """A time in its two largest units."""
+    """A time in its two largest units, such as "2 h 5 min"."""
     if seconds < 60:
         return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
     whole = round(seconds)
@@ -15,7 +15,7 @@ def duration(seconds: int | float) -> str:
 
 
 def memory(size: int | float) -> str:
-    """A number of bytes in the largest unit of which it holds one."""
+    """A number of bytes in the largest unit of which it has at least one, such as "3 MiB"."""
     for name in ("B", "KiB", "MiB"):
         if size < 1024:
             return f"{size:.3g} {name}"
@@ -24,10 +24,10 @@ def memory(size: int | float) -> str:
 
 
 def floor(value: float, digits: int = 3) -> float:
-    """The number rounded down, never up, to so many decimals: what is shown may not exceed what is proven."""
+    """A number rounded down to so many decimals, so that nothing shown exceeds what is proven."""
     return float(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
 
 
 def at_most(value: float) -> str:
-    """The number in at most 6 digits, rounded up: no chance of error looks smaller than it is."""
+    """A number as text of at most 6 digits, rounded up, so that no chance of error looks smaller than it is."""
     return f"{float(Context(prec=6, rounding=ROUND_CEILING).create_decimal(repr(value))):g}"

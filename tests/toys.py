@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustify import Preprocessing, SmoothedClassifier, robustify
 from robustify.data import Sample
 from robustify.denoisers import Denoiser
-from robustify.types import Pixels
+from robustify.types import Levels, Pixels
 
 MakeModel: TypeAlias = Callable[..., SmoothedClassifier]
 Stripes: TypeAlias = tuple[Tensor, Tensor]
@@ -27,9 +27,10 @@ class Shrink(Denoiser):
         self.calls = 0
         self.eval()
 
-    def forward(self, noisy: Pixels, sigma: float) -> Pixels:
+    def forward(self, noisy: Pixels, sigma: Levels) -> Pixels:
         self.calls += 1
-        return 0.5 + (noisy - 0.5) * (1 - sigma)
+        level = sigma.view(-1, 1, 1, 1) if isinstance(sigma, Tensor) else sigma
+        return 0.5 + (noisy - 0.5) * (1 - level)
 
     def describe(self, sigma: float) -> str:
         return f"by {sigma}"

@@ -45,7 +45,7 @@ def compare(rows: list[Row], sigma: float, radius: float) -> dict[str, float]:
     draws, adaptive, classical = [], [], []
     for row in rows:
         drawn = np.add(row.votes, row.selection)
-        votes = np.array([*drawn, row.drawn + row.n0 - drawn.sum()])
+        votes = np.array([*drawn, row.draws - drawn.sum()])
         label, right = int(np.argmax(row.selection)), int(np.argmax(row.selection)) == row.truth
         runs = [replay(plans[0], votes / votes.sum(), label, rng) for _ in range(REPLAYS)]
         draws += [n + plans[0].n0 for n, _ in runs]

@@ -186,7 +186,7 @@ def summary(rows: Sequence[Row], pipeline: str, sigma: float, n: int, every: int
         "images": len(rows),
         "every": every,
         "n_max": n,
-        "mean_draws": round(float(np.mean([row.drawn for row in rows]))),
+        "mean_draws": round(float(np.mean([row.n for row in rows]))),
         "acr": round(average_certified_radius(rows), 4),
         "acr_95": round(1.96 * float(radii.std(ddof=1)) / math.sqrt(len(rows)), 4),
         "published_acr": PUBLISHED.get(pipeline, PUBLISHED["lenet-cat-rs"])[sigma],

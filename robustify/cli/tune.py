@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from robustify.finetune import Recipe
     from robustify.smoothing import SmoothedClassifier
 
+_DEFAULTS = ModelOptions()
+
 
 def tune(
     model: Model,
@@ -23,7 +25,7 @@ def tune(
         str,
         typer.Option(help="An objective (see `robustify plugins`), or a published recipe: 'ft-cadis/cifar10-vit-b16'."),
     ] = "ft-cadis",
-    options: Annotated[ModelOptions, Without("tuned", "compiled")] = ModelOptions(),
+    options: Annotated[ModelOptions, Without("tuned", "compiled")] = _DEFAULTS,
     adapt: Annotated[str | None, typer.Option(help="'lora', 'full' or 'head', instead of the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data, instead of the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step, instead of the recipe's.")] = None,

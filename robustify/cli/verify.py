@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 
+_DEFAULTS = ModelOptions()
+
 
 def verify(
     run: Run,
     model: Annotated[str | None, typer.Option(help="The run's classifier, to repeat rows; needs --data.")] = None,
     data: Annotated[Path | None, typer.Option(help="The run's images, to repeat rows; needs --model.")] = None,
-    options: Annotated[ModelOptions, Without("sigma", "precision", "compiled")] = ModelOptions(),
+    options: Annotated[ModelOptions, Without("sigma", "precision", "compiled")] = _DEFAULTS,
     sample: Annotated[int, typer.Option(help="Rows to repeat, spread over the run.", min=1)] = 5,
 ) -> None:
     """Verify a run: every claim against its counts, and some counts against their seeds.
@@ -38,7 +40,7 @@ def verify(
     from robustify.runs.folder import read_run
     from robustify.verify.claims import verify_run
 
-    if (model is None or data is None) and (model or data or options != ModelOptions()):
+    if (model is None or data is None) and (model or data or options != _DEFAULTS):
         raise InputError("to repeat rows give both --model and --data")
     check_exists(run)
     if data is not None:

@@ -14,10 +14,14 @@ from robustify.runs.rows import Row
 
 COLOURS = ("#0b6e99", "#c2571a", "#3d7a37", "#7b4b94")
 BAND = 0.05
+"""Chance that a band misses the accuracy on images like these."""
 
 
 def curve_svg(curves: Mapping[str, Sequence[Row]], baselines: Mapping[str, Sequence[Row]]) -> str:
-    """One step curve per run, the baseline of the same name dashed, with 95 % bands for the finite test set."""
+    """An SVG figure of certified accuracy over radii, one curve per run.
+
+    The baseline of the same name is dashed; bands are 95 % intervals for the finite test set.
+    """
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "robustify", "font.family": "sans-serif"}):
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
         axes = figure.add_subplot()

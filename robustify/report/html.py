@@ -43,7 +43,7 @@ class Chapter:
 
 
 def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, title: str) -> None:
-    """Writes the curve, the pictures, the table and what was run."""
+    """Writes one HTML file with the curve, the pictures, the table and the configuration of each run."""
     labelled = [c for c in chapters if any(row.truth is not None for row in c.run.rows)]
     curves = {c.name: c.run.rows for c in labelled}
     baselines = {c.name: c.baseline.rows for c in labelled if c.baseline}

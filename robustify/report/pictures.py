@@ -49,7 +49,7 @@ class Picture:
 
 @torch.inference_mode()
 def picture(model: SmoothedClassifier, sample: Sample, row: Row, run: Run) -> Picture:
-    """Draws again the first noise that the row of a sample counted.
+    """A picture of a sample's certificate, for which the first noise that was counted is drawn again.
 
     Arguments:
         model: The run's own.

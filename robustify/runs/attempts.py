@@ -1,4 +1,4 @@
-"""What a run may spend on each of its images, where a ledger counts attempts at them."""
+"""The attempts at the images of a run, as a ledger counts them, and what one more attempt may spend."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -49,7 +49,7 @@ class Attempts:
         return cls(Ledger(Path(ledger)), model_key(model.provenance(share)), images, share.alpha)
 
     def made(self) -> int:
-        """The most attempts at any of the images so far.
+        """The largest number of attempts so far at any of the images.
 
         Raises:
             RunError: If attempts at some of the images share another alpha, or a charge is lost.
@@ -71,7 +71,7 @@ def spending(share: Settings, attempt: Attempt | None) -> Settings:
 
 
 def image_keys(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> frozenset[str]:
-    """SHA-256 of the pixels of each sample that can be used."""
+    """SHA-256 hashes of the pixels of all samples that can be used."""
     keys = set[str]()
     for sample in samples:
         with suppress(InputError):

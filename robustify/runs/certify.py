@@ -1,4 +1,4 @@
-"""Certifies a data set, image by image, in a folder that survives interruption."""
+"""Certification of a data set, image by image, in a folder that survives interruption."""
 
 import sys
 import time

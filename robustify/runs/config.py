@@ -1,4 +1,4 @@
-"""What a run is, as data in its `run.json`: read, compared, and never changed once it is written."""
+"""The configuration of a run, as data in its `run.json`, which never changes once it is written."""
 
 import json
 from collections.abc import Mapping
@@ -25,18 +25,18 @@ NEEDED = (
     "seed",
     "fresh",
 )
-"""What is needed to read a run."""
+"""Keys without which a run cannot be read."""
 
 _FOLLOWS = {
     "denoiser.description": ("denoiser.name", "plan.sigma"),
     "denoiser.sha256": ("denoiser.name", "denoiser.description", "plan.sigma"),
     "plan.slack": ("plan.sigma", "soundness"),
 }
-"""What a readable difference leaves out, because something else that differs implies it."""
+"""Differences that are left out where another one, listed here, implies them."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a stored run; one of robustify 0.1 as data of today, with `format` 1.
+    """The configuration of a stored run. One of robustify 0.1 is turned into data of today, with `format` 1.
 
     Raises:
         RunError: If the folder holds no run, or one that cannot be read.

@@ -73,7 +73,7 @@ def estimate(
     *,
     ledger: str | PathLike[str] | None = None,
 ) -> Estimate:
-    """Times a few full batches, noise and all, on the first image that can be used.
+    """The cost of a run, from the time of a few full batches of the first image that can be used.
 
     Arguments:
         model, samples, settings: As `certify_dataset` takes them.

@@ -72,7 +72,7 @@ class Ledger:
         self.folder = folder
 
     def attempts(self, model: str, images: Collection[str], total: float) -> int:
-        """The most attempts at any of the images so far.
+        """The largest number of attempts so far at any of the images.
 
         Arguments:
             model: Name of the smoothed classifier, as `robustify.runs.attempts` makes it.

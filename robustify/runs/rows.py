@@ -24,7 +24,7 @@ from robustify.folders import disk, write_whole
 @final
 @dataclass(frozen=True)
 class Row(Tallied):
-    """What is kept of one image: integer counts, and the claim that follows from them.
+    """The record of one image: integer counts, and the claim that follows from them.
 
     The fields, in this order and with these types, are the columns of the Parquet files.
 
@@ -91,7 +91,7 @@ SCHEMA = pa.schema([(name, _column(hint)) for name, hint in FIELDS.items()])
 
 
 def row_bytes(rows: Iterable[Row]) -> bytes:
-    """The Parquet file of some rows."""
+    """The content of a Parquet file with these rows."""
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
@@ -113,7 +113,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def unreadable(file: Path, error: Exception) -> RunError:
-    """What to say of a file of rows that cannot be read."""
+    """The error for a file of rows that cannot be read."""
     return RunError(f"cannot read rows from {str(file)!r}: {error}.\n  Delete it to run its images again.")
 
 

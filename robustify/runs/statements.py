@@ -50,7 +50,7 @@ def most_false(images: int, alpha: float, *, confidence: float = 0.999) -> int:
 
 
 def remarks(run: Run) -> list[str]:
-    """What a run's certificates claim besides the usual, in sentences."""
+    """Sentences about what a run's certificates claim besides the usual."""
     said = [run.plan.remark] if run.plan.remark else []
     family, attempt = run.config.get("family_alpha"), run.config.get("attempt")
     if family is not None:
@@ -65,7 +65,7 @@ def remarks(run: Run) -> list[str]:
 
 
 def accuracy_lower_bound(accuracy: float, images: int, alpha: float, *, rho: float = 0.001) -> float:
-    r"""Cohen's lower bound on the true certified accuracy on these images, from the one that certificates claim.
+    r"""Cohen's lower bound on the true certified accuracy on these images, from the share that certificates claim.
 
     .. math:: a - \alpha - \sqrt{2 \alpha (1 - \alpha) \ln(1/\rho) / m} - \ln(1/\rho) / (3m)
 

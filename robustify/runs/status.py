@@ -50,7 +50,7 @@ class Accuracy:
 @final
 @dataclass(frozen=True)
 class Status:
-    """A run at one moment.
+    """Progress and results of a run at one moment.
 
     Arguments:
         done, total: Numbers of images.
@@ -101,7 +101,7 @@ class Status:
 
 
 def status(run: Run) -> Status:
-    """What the rows written so far add up to; accuracy at the radii decided, or else at 0, sigma and 2 sigma."""
+    """Progress and results of a run, from the rows written so far."""
     rows, plan = run.rows, run.plan
     labelled = [row for row in rows if row.truth is not None]
     seconds = sum((row.seconds for row in rows), 0.0)
@@ -121,12 +121,12 @@ def status(run: Run) -> Status:
 
 
 def shown_radii(plan: Plan) -> tuple[float, ...]:
-    """Radii at which accuracy is worth telling: those that were decided, or else 0, sigma and 2 sigma."""
+    """Radii at which certified accuracy is shown: those that were decided, or else 0, sigma and 2 sigma."""
     return plan.radii or (0.0, plan.scale, 2 * plan.scale)
 
 
 def _left(run: Run, seconds: float) -> float | None:
-    """Seconds to the end, if the images to come take as long as those done; None before the first."""
+    """Estimated seconds to the end, if images to come take as long as those done; None before the first."""
     if run.finished:
         return 0.0
     return seconds / len(run.rows) * (run.samples - len(run.rows)) if run.rows else None

@@ -17,13 +17,12 @@ from robustify.runs.rows import Row, unreadable
 
 _PLAN = ("rule", "sigma", "alpha", "n0", "n", "slack")
 _SAME = ("robustify", "labels", "soundness", "samples", "samples_sha256", "seed", "fresh")
-_SHARED = ("family_alpha", "attempt", "attempts_alpha")
 NEEDED = (*_PLAN, *_SAME, "classifier", "classifier_sha256", "denoiser", "denoiser_sha256", "dtype", "contract")
-"""What is needed to read such a run."""
+"""Keys without which such a run cannot be read."""
 
 
 def wrote(config: object) -> bool:
-    """Whether `run.json` is one of robustify 0.1."""
+    """Whether robustify 0.1 wrote this content of a `run.json`."""
     return isinstance(config, dict) and "rule" in config and "format" not in config
 
 
@@ -32,8 +31,7 @@ def refuse(folder: Path, config: Mapping[str, Any]) -> None:
     if config.get("format") == 1:
         raise RunError(
             f"the run in {str(folder)!r} was made by robustify 0.1, whose seeds gave other noise: its rows cannot be "
-            "drawn again.\n  Status and report still read it, and its claims can be verified without the model; "
-            "certify into another folder."
+            "drawn again.\n  Status, report and verification of its claims still work; certify into another folder."
         )
 
 
@@ -46,7 +44,7 @@ def configuration(old: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "format": 1,
         **{name: old[name] for name in _SAME},
-        **{name: old.get(name) for name in _SHARED},
+        **{name: old.get(name) for name in ("family_alpha", "attempt", "attempts_alpha")},
         "family": "gaussian",
         "plan": {name: old[name] for name in (*_PLAN, "radii") if name in old},
         "classifier": {"name": old["classifier"], "sha256": old["classifier_sha256"]},
@@ -76,10 +74,10 @@ def _row(record: Mapping[str, Any]) -> Row:
 def total_variation(sigma: float, dimensions: int) -> float:
     """The bound on how far the grid noise of robustify 0.1, rounded quantiles of uniforms, was from a Gaussian's."""
     scale, grain, error = 255 * sigma, 2.0**-53, 1e-14 + 3 * 2.0**-53
-    largest, density = -float(ndtri(grain / 2)), 1 / math.sqrt(2 * math.pi)
+    largest = -float(ndtri(grain / 2))
+    at_0, at_1 = (math.exp(-x / 2) / math.sqrt(2 * math.pi) for x in (0, 1))
     pairs = math.floor(scale * largest * (1 - 2 * error) + 0.5)
-    most = min(pairs * density * math.exp(-0.5), scale * density + density * math.exp(-0.5))
-    beyond, behind = (float(ndtr(-(pairs + half) / scale)) for half in (0.5, 1.5))
-    if (pairs + 0.5) / scale < largest * (1 + 2 * error):
-        beyond = max(beyond, grain - beyond)
-    return dimensions * (pairs * grain + 2 * error / (1 - 2 * error) ** 2 * most + 2 * (beyond + behind)) * (1 + 1e-9)
+    arithmetic = 2 * error / (1 - 2 * error) ** 2 * min(pairs * at_1, scale * at_0 + at_1)
+    tails = [float(ndtr(-(pairs + half) / scale)) for half in (0.5, 1.5)]
+    near = grain - tails[0] if (pairs + 0.5) / scale < largest * (1 + 2 * error) else 0.0
+    return dimensions * (pairs * grain + arithmetic + 2 * (max(tails[0], near) + tails[1])) * (1 + 1e-9)

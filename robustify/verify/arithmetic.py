@@ -1,4 +1,4 @@
-r"""Arithmetic for verification that shares nothing with what made the claims.
+r"""Arithmetic for verification that shares no code with what made the claims.
 
 Claims are made with SciPy's inverse incomplete beta function and with convolutions. Here a binomial tail is a sum of
 its terms, each the one before times an exact ratio, in 50 decimal digits; quantiles of the normal distribution too have
@@ -41,19 +41,19 @@ def upper_tail(successes: int, trials: int, p: Fraction) -> Any:  # noqa: ANN401
 
 
 def normal_quantile(p: Fraction) -> Any:  # noqa: ANN401
-    r""":math:`\Phi^{-1}(p)`, for p in (0, 1)."""
+    r"""Quantile of the standard normal distribution, :math:`\Phi^{-1}(p)`, for p in (0, 1)."""
     mp = _digits()
     return mp.sqrt(2) * mp.erfinv(_number(2 * p - 1))
 
 
 def normal_chance(x: Fraction) -> Any:  # noqa: ANN401
-    r""":math:`\Phi(x)`."""
+    r"""Distribution function of the standard normal distribution, :math:`\Phi(x)`."""
     return _digits().ncdf(_number(x))
 
 
 @lru_cache(maxsize=4096)
 def crossing_chance(p: float, looks: tuple[int, ...], boundaries: tuple[int, ...]) -> float:
-    """The chance that successes of probability p reach the boundary at any look; never too small.
+    """An upper bound on the chance that successes of probability p reach the boundary at any look.
 
     A walk of single draws. Each draw rounds a state by at most three half units in the last place, all terms are
     positive, and mass that is no longer followed counts as having crossed.
@@ -78,7 +78,7 @@ def crossing_chance(p: float, looks: tuple[int, ...], boundaries: tuple[int, ...
 
 
 def _trim(mass: np.ndarray[Any, np.dtype[np.float64]], low: int, high: int) -> tuple[int, int, float]:
-    """The states worth following, and the mass of the others, which is set to zero."""
+    """The range of states that are followed further, and the mass of the others, which is set to zero."""
     kept = np.flatnonzero(mass[low : high + 1] >= _TINY)
     if not kept.size:
         return low, high, 0.0
@@ -90,7 +90,7 @@ def _trim(mass: np.ndarray[Any, np.dtype[np.float64]], low: int, high: int) -> t
 
 
 def early_boundaries(p: float, looks: Sequence[int], share: float) -> list[int]:
-    """The least counts, per look, whose tails cost at most `share`; one more than the draws where none does."""
+    """The smallest count at each look whose tail has at most the chance `share`; n + 1 where none has."""
     from scipy.special import bdtrc
 
     found = []
@@ -104,13 +104,13 @@ def early_boundaries(p: float, looks: Sequence[int], share: float) -> list[int]:
 
 
 def is_deviation_above(successes: int, trials: int, p: Fraction) -> bool:
-    """Whether so many successes are a standard deviation or more above what `p` makes expected."""
+    """Whether a number of successes is at least one standard deviation above its mean under `p`."""
     above = successes - trials * p
     return above >= 0 and above**2 >= trials * p * (1 - p)
 
 
 def is_probability(value: float) -> bool:
-    """Whether it lies in [0, 1]; NaN does not."""
+    """Whether a number lies in [0, 1]; NaN does not."""
     return math.isfinite(value) and 0 <= value <= 1
 
 
@@ -120,7 +120,7 @@ def _number(value: Fraction) -> Any:  # noqa: ANN401
 
 @cache
 def _digits() -> Any:  # noqa: ANN401
-    """A context of our own: the precision that others set does not matter."""
+    """An mpmath context of this module, so that the precision that others set does not matter."""
     import mpmath
 
     context = mpmath.MPContext()

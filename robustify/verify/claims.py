@@ -1,4 +1,4 @@
-r"""Checks stored rows: is every claim what its integer counts prove, and was it asked as the run says?
+"""Checks of stored rows: does every claim follow from its counts, and was the question that of the run?
 
 What concerns every family of certificates is checked here; what its counts prove is checked by the arithmetic that the
 family names as its `checker`, which is written apart from the code that made the claims (`robustify.verify.gaussian`).
@@ -79,7 +79,7 @@ def verify_run(run: Run) -> list[Problem]:
 
 
 def verify_row(row: Row, plan: Plan, run: Run) -> list[Problem]:
-    """The problems of one row. What builds on something that is wrong already is not looked at."""
+    """The problems of one row; checks that build on something wrong are left out."""
     problems = [*_possible(row, plan, len(run.labels))]
     if not problems:
         checker: Checker = pkgutil.resolve_name(CERTIFICATES.find(plan.family).checker)
@@ -94,7 +94,7 @@ def _fields(problems: list[Problem]) -> set[str]:
 
 
 def _shares(run: Run) -> Iterator[Problem]:
-    """Alpha is no more than its share of what all images, or all attempts, may spend together."""
+    """Checks that alpha is at most its share of what all images, or all attempts, may spend together."""
     alpha = run.plan.alpha
     family, number, total = (run.config.get(name) for name in ("family_alpha", "attempt", "attempts_alpha"))
     if (number is None) != (total is None) or (number is not None and number < 1):
@@ -108,7 +108,7 @@ def _shares(run: Run) -> Iterator[Problem]:
 
 
 def _slacks(run: Run) -> Iterator[Problem]:
-    """Every view pays for what its noise really is."""
+    """Checks that the slack of every view is the distance of its noise from ideal noise."""
     bound = version1.total_variation if run.config["format"] == 1 else total_variation
     dimensions = math.prod(run.contract.shape)
     for view, slack in zip(run.plan.views, run.plan.slacks, strict=True):
@@ -118,7 +118,7 @@ def _slacks(run: Run) -> Iterator[Problem]:
 
 
 def _possible(row: Row, plan: Plan, classes: int) -> Iterator[Problem]:
-    """Tallies are some that the plan could have, and the claim consists of numbers."""
+    """Checks that the plan could have such tallies, and that the claim consists of possible numbers."""
     for tally in row.tallies:
         yield from _tally(row, tally, plan, classes)
     if row.draws > plan.most_draws or (plan.exact and row.draws != plan.most_draws):
@@ -132,7 +132,7 @@ def _possible(row: Row, plan: Plan, classes: int) -> Iterator[Problem]:
 
 
 def _tally(row: Row, tally: Tally, plan: Plan, classes: int) -> Iterator[Problem]:
-    """One tally holds possible votes of a view of the plan; where it has no draws, they are some of another's."""
+    """Checks that a tally holds possible votes of one of the views; without draws, they are some of another's."""
     name = name_of(tally, plan)
     if tally.view not in range(len(plan.views)) or tally.stage not in (SELECTION, ESTIMATION) or tally.draws < 0:
         yield Problem(row.sample, name, tally, f"draws of a stage and of a view below {len(plan.views)}")
@@ -145,13 +145,13 @@ def _tally(row: Row, tally: Tally, plan: Plan, classes: int) -> Iterator[Problem
 
 
 def name_of(tally: Tally, plan: Plan) -> str:
-    """A tally's name in problems: "votes" or "selection", and of which view where there are several."""
+    """The name of a tally in problems: "votes" or "selection", with the view where there are several."""
     name = "votes" if tally.stage == ESTIMATION else tally.stage
     return name if len(plan.views) == 1 else f"{name} of view {tally.view}"
 
 
 def _changed(row: Row, own: Claim) -> Iterator[Problem]:
-    """What differs between the stored claim and the plan's own."""
+    """Differences between the stored claim and the one that the plan itself reads off the tallies."""
     if row.label != own.label:
         yield Problem(row.sample, "label", row.label, own.label)
     if not _same(row.radius, own.radius):

@@ -56,7 +56,7 @@ _RADIUS_ULP = 2e-9
 
 
 def problems(row: Row, plan: GaussianPlan, run: Run) -> Iterator[Problem]:
-    """The problems of one row. What builds on something that is wrong already is not looked at."""
+    """The problems of one row; checks that build on something wrong are left out."""
     del run
     if wrong := [*_tallies(row, plan)]:
         yield from wrong
@@ -67,7 +67,7 @@ def problems(row: Row, plan: GaussianPlan, run: Run) -> Iterator[Problem]:
 
 
 def _tallies(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
-    """There is one tally a stage, of as many draws as were planned, and the class that was tested is the right one."""
+    """Checks that each stage has one tally, of as many draws as planned, and that the right class was tested."""
     stages = (ESTIMATION,) if plan.label_from == "truth" else (SELECTION, ESTIMATION)
     if tuple(tally.stage for tally in row.tallies) != stages:
         yield Problem(row.sample, "selection", row.selection, f"tallies of {' and '.join(stages)} alone")
@@ -83,7 +83,7 @@ def _tallies(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
 
 
 def _looks(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
-    """Looks are those that were planned, add up over time, and end with the votes."""
+    """Checks that looks came when they were planned, never shrink, and end with the votes."""
     tested = row.tested
     planned = plan.schedule[: max(1, len(row.looks))]
     if tuple(look.n for look in row.looks) != planned or planned[-1] != tested.draws:
@@ -99,7 +99,7 @@ def _looks(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
 
 
 def _leader(row: Row, plan: RadiusPlan) -> Iterator[Problem]:
-    """The selection holds the votes when the label was last chosen: when it earned the first radius, or at the end."""
+    """Checks that the selection holds the votes at the look that earned the first radius, or else at the last."""
     crossing = _crossing(row.looks, plan.tests[0])
     chosen = row.looks[-1 if crossing is None else crossing]
     final = chosen == row.looks[-1]
@@ -110,14 +110,14 @@ def _leader(row: Row, plan: RadiusPlan) -> Iterator[Problem]:
 
 
 def _label(row: Row) -> int:
-    """The class that the draws tested, which `_tallies` has checked."""
+    """Index of the class that the draws tested, which `_tallies` has checked."""
     label = row.tested.label
     assert label is not None  # noqa: S101 - as checked
     return label
 
 
 def _look(votes: Sequence[int], n: int, label: int) -> Look:
-    """What `n` draws with these votes tell of a label."""
+    """The look at a label after `n` draws with these votes."""
     return Look(n, votes[label], max((*votes[:label], *votes[label + 1 :])) + n - sum(votes))
 
 
@@ -128,7 +128,7 @@ def _crossing(looks: Sequence[Look], test: GroupSequentialTest, start: int = 0) 
 
 
 def _follows(before: Look, after: Look, classes: int) -> bool:
-    """Whether draws between two looks can have made one of the other; a rival has all failures too."""
+    """Whether draws between two looks can lead from one to the other; failed draws count for the rival."""
     draws, label, rival = (b - a for a, b in zip(before, after, strict=True))
     others = after.n - after.label
     shared = after.rival <= others <= after.rival * classes
@@ -136,7 +136,7 @@ def _follows(before: Look, after: Look, classes: int) -> bool:
 
 
 def _claim(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
-    """The claim is proven."""
+    """Checks that the counts prove the claim."""
     own = plan.prove(row.looks)
     if plan.radii:
         yield from _decided(row, cast(RadiusPlan, plan), own)
@@ -146,7 +146,7 @@ def _claim(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
 
 
 class _Terms(NamedTuple):
-    """What bounds on label and runner-up may use.
+    """The terms of bounds on label and runner-up.
 
     Arguments:
         sigma: Standard deviation of the noise, in [0, 1] pixels.
@@ -166,7 +166,7 @@ Refutes: TypeAlias = Callable[[Sequence[int], _Terms, Fraction], bool]
 
 
 def _bounded(row: Row, terms: _Terms, own: Proof, refutes: Refutes) -> Iterator[Problem]:
-    """Bounds on label and runner-up, and the radius between them."""
+    """Checks bounds on label and runner-up, and the radius that they prove."""
     label = [look.label for look in row.looks]
     others = [look.n - look.rival for look in row.looks]
     if row.p_lower > 0 and not refutes(label, terms, Fraction(row.p_lower) + terms.slack):
@@ -187,12 +187,12 @@ def _within(row: Row, sigma: float) -> bool:
 
 
 def _refuted_at_end(counts: Sequence[int], terms: _Terms, p: Fraction) -> bool:
-    """By the exact tail of all draws."""
+    """Whether the exact tail of all draws refutes the probability."""
     return _at_most(upper_tail(counts[-1], terms.schedule[-1], p), Fraction(terms.alpha) / 2)
 
 
 def _refuted_by_look(counts: Sequence[int], terms: _Terms, p: Fraction) -> bool:
-    """By the exact tail at one look, the most telling; else, at the last, by the exact size of the test."""
+    """Whether the exact tail at the most telling look refutes it or, at the last look, the exact size of the test."""
     looks, levels = terms.schedule, _levels(counts, terms)
     tails = [float(bdtrc(count - 1, n, float(p))) if count else 1.0 for count, n in zip(counts, looks, strict=False)]
     best = min(range(len(counts)), key=lambda k: tails[k] / levels[k])
@@ -205,7 +205,7 @@ def _refuted_by_look(counts: Sequence[int], terms: _Terms, p: Fraction) -> bool:
 
 
 def _levels(counts: Sequence[int], terms: _Terms) -> list[Fraction]:
-    """What each look may spend."""
+    """The chance of error that each look may spend."""
     looks, half = terms.schedule, Fraction(terms.alpha) / 2
     if len(looks) == 1:
         return [half / 4]
@@ -218,7 +218,7 @@ def _levels(counts: Sequence[int], terms: _Terms) -> list[Fraction]:
 
 
 def _size(p: float, looks: tuple[int, ...], last: int, half: float) -> float:
-    """Size of the test that refutes p at an early look's level or with `last` successes at the last look."""
+    """The size of the test that refutes p at the level of an early look, or with `last` successes at the last."""
     early = looks[:-1]
     share = half * 0.75 / max(1, len(early))
     boundaries = early_boundaries(p, early, share)
@@ -242,7 +242,7 @@ class _Reached(NamedTuple):
 
 
 def _decided(row: Row, plan: RadiusPlan, own: Proof) -> Iterator[Problem]:
-    """The radius and bounds of a decision: by its tests, or else by bounds on label and runner-up."""
+    """Checks the claim of a decision, which rests on its tests or else on bounds on label and runner-up."""
     reached = _reached(row, plan)
     if row.radius <= reached.radius * (1 + _RADIUS_ULP) or plan.label_from == "leader":
         yield from _by_test(row, plan, reached, own)
@@ -252,7 +252,7 @@ def _decided(row: Row, plan: RadiusPlan, own: Proof) -> Iterator[Problem]:
 
 
 def _reached(row: Row, plan: RadiusPlan) -> _Reached:
-    """What the counts prove by tests that are strict enough."""
+    """The largest radius that the counts prove by tests that are strict enough."""
     reached, start = _Reached(), 0
     for test, radius in zip(plan.tests, plan.radii, strict=True):
         crossing = _crossing(row.looks, test, start)
@@ -265,7 +265,7 @@ def _reached(row: Row, plan: RadiusPlan) -> _Reached:
 
 
 def _by_test(row: Row, plan: RadiusPlan, reached: _Reached, own: Proof) -> Iterator[Problem]:
-    """A claim that rests on its test's threshold."""
+    """Checks a claim that rests on the threshold of a test."""
     most = reached.chance + (_ULP if reached.chance else 0)
     if Fraction(row.p_lower) > most:
         yield Problem(row.sample, "p_lower", row.p_lower, f"at most {own.p_lower}")
@@ -279,7 +279,7 @@ def _by_test(row: Row, plan: RadiusPlan, reached: _Reached, own: Proof) -> Itera
 
 
 def _holds(test: GroupSequentialTest, plan: RadiusPlan) -> bool:
-    """Whether the chance of crossing at the threshold is small enough."""
+    """Whether the chance that a label at the threshold crosses the boundaries is small enough."""
     chance = Fraction(crossing_chance(test.p0, test.looks, test.boundaries))
     if plan.label_from != "leader":
         return chance <= Fraction(1 - RUNNER_UP) * Fraction(plan.alpha)

@@ -1,9 +1,8 @@
-"""Repeats rows of a run from their seeds: the same model on the same images must vote the same again."""
+"""Repetition of rows from their seeds: the same model must give the same votes on the same images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
-from typing import Any
 
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from robustify.verify.claims import Problem, name_of
 
 
 def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: Run, count: int = 5) -> list[Problem]:
-    """What differs when `count` rows, spread over the run, are drawn again; nothing if all is well.
+    """The differences when `count` rows, spread over the run, are drawn again; none if all is well.
 
     Tallies and the hash of the pixels must be identical. True labels of all rows are compared with those of the data.
 
@@ -60,22 +59,23 @@ def check_same_model(model: SmoothedClassifier, run: Run) -> None:
     Raises:
         RunError: With each difference.
     """
-    sigmas = [view.sigma for view in run.plan.views]
-    stored: dict[str, Any] = {
-        "classifier": {"sha256": run.config["classifier"]["sha256"]},
-        "denoiser": {"sha256": run.config["denoiser"]["sha256"]},
-        **{name: run.config[name] for name in ("family", "contract", "numerics", "labels")},
+    config, sigmas = run.config, [view.sigma for view in run.plan.views]
+    stored = {
+        "classifier.sha256": config["classifier"]["sha256"],
+        "denoiser.sha256": config["denoiser"]["sha256"],
+        "views": _described(run.plan.views),
+        **{name: config[name] for name in ("family", "contract", "numerics", "labels")},
     }
-    found: dict[str, Any] = {
-        "classifier": {"sha256": classifier_fingerprint(model.classifier)},
-        "denoiser": {"sha256": denoiser_fingerprint(model.denoiser, sigmas)},
+    found = {
+        "classifier.sha256": classifier_fingerprint(model.classifier),
+        "denoiser.sha256": denoiser_fingerprint(model.denoiser, sigmas),
+        "views": _described(model.family.views),
         "family": model.family.name,
         "contract": asdict(model.contract),
         "numerics": asdict(model.numerics),
         "labels": list(model.labels),
     }
-    views = {"views": _described(run.plan.views)}, {"views": _described(model.family.views)}
-    if lines := differences({**stored, **views[0]}, {**found, **views[1]}):
+    if lines := differences(stored, found):
         raise RunError("this is not the model of the run, so its rows cannot be repeated:\n" + "\n".join(lines))
 
 
@@ -84,7 +84,7 @@ def _described(views: Sequence[View]) -> list[str]:
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """So many rows, evenly spread, the first and the last among them."""
+    """A number of rows, evenly spread, with the first and the last among them."""
     if len(rows) <= count:
         return list(rows)
     if count < 2:

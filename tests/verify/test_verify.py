@@ -12,7 +12,7 @@ import torch
 from scipy.stats import binom, norm
 
 from robustify import Settings, SmoothedClassifier
-from robustify.certificates.decisions import LeaderPlan
+from robustify.certificates.decisions import DecisionPlan, LeaderPlan
 from robustify.certificates.family import Bound, Look, Plan, Tally
 from robustify.certificates.queries import SELECTION
 from robustify.certificates.sequential import group_sequential_test
@@ -67,7 +67,10 @@ def claiming(row: Row, *, radius: float | None = None, **bound: float) -> Row:
 
 def configured(run: Run, **plan: Any) -> Run:  # noqa: ANN401
     """The run with another plan in its run.json."""
-    return replace(run, config={**run.config, "plan": {**run.config["plan"], **plan}})
+    changed = {**run.config["plan"], **plan}
+    if changed["rule"] in ("fixed", "adaptive"):
+        changed.pop("radii", None)
+    return replace(run, config={**run.config, "plan": changed})
 
 
 @pytest.mark.parametrize(("n", "k", "p"), [(100, 90, 0.8), (1_000, 999, 0.99), (50, 50, 0.9), (20_000, 10_400, 0.5)])
@@ -369,6 +372,15 @@ def test_a_leader_must_pay_for_all_who_could_lead(led: Run, monkeypatch: pytest.
     near = tuple(replace(test, boundaries=(*test.boundaries[:-1], round(test.p0 * 500) + 1)) for test in greedy)
     monkeypatch.setitem(plan.__dict__, "tests", near)
     assert "radius" in fields_of(row, plan, led)
+
+
+def test_a_decision_must_leave_the_runner_up_its_share() -> None:
+    plan = DecisionPlan(1.0, 0.05, 20, 500, radii=(0.5,))
+    (test,) = plan.tests
+    greedy = group_sequential_test(test.p0, alpha=plan.alpha, looks=test.looks)
+    assert 0.75 * plan.alpha < crossing_chance(test.p0, greedy.looks, greedy.boundaries) <= plan.alpha
+    assert _holds(test, plan)
+    assert not _holds(greedy, plan)
 
 
 def test_a_boundary_near_the_threshold_does_not_bound_all_leaders() -> None:
