@@ -1,7 +1,6 @@
 """The one line: composition only."""
 
 import copy
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -82,7 +81,7 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
         found = _named(found, classes)
     found_denoiser = _find_denoiser(denoiser)
     if tuned is not None:
-        from robustify.finetune.adapt.tuned import load_tuned, tuned_for
+        from robustify.finetune import load_tuned, tuned_for
 
         if difference := tuned_for(Path(tuned), found_denoiser, sigma):
             warnings.warn(difference, stacklevel=2)
@@ -90,7 +89,11 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
     if device is not None:
         found.to(_usable(device))
     smoothed = SmoothedClassifier(found, found_denoiser, sigma=sigma, precision=precision, compiled=compiled)
-    return smoothed if tune is None else _tune(smoothed, tune, data, held_out, out)
+    if tune is None:
+        return smoothed
+    from robustify.finetune import tune as tune_classifier
+
+    return tune_classifier(smoothed, data, tune, out=out, validation=held_out).model
 
 
 def _check_learning(tune: object, data: object, held_out: object, tuned: object) -> None:
@@ -122,28 +125,6 @@ def _named(classifier: ImageClassifier, classes: Sequence[str]) -> ImageClassifi
     named = copy.copy(classifier)
     named.labels = tuple(map(str, classes))
     return named
-
-
-def _tune(
-    model: SmoothedClassifier,
-    how: "str | Objective | Recipe",
-    data: Any,  # noqa: ANN401
-    held_out: Any,  # noqa: ANN401
-    out: str | PathLike[str] | None,
-) -> SmoothedClassifier:
-    from robustify.data import training_examples
-    from robustify.finetune import Recipe, find_recipe, tune
-    from robustify.finetune.objectives import Objective
-
-    if not isinstance(how, str | Objective | Recipe):
-        raise InputError(f"expected tune='ft-cadis', an objective or a Recipe; got {how!r}")
-    examples = training_examples(model, data)
-    recipe = how if isinstance(how, Recipe) else find_recipe(how, model, len(examples))
-    if out is None:
-        name = f"{model.classifier.name}-{type(recipe.objective).__name__}-{model.sigma:g}".lower()
-        out = re.sub(r"[^a-z0-9.]+", "-", name)
-    judge = None if held_out is None else training_examples(model, held_out)
-    return tune(model, examples, recipe, Path(out), held_out=judge).model
 
 
 def _find(

@@ -72,9 +72,8 @@ def tune(
     if held_out is not None:
         check_exists(held_out)
     from robustify.data import open_samples, training_examples
-    from robustify.finetune import find_recipe
+    from robustify.finetune import changed, find_recipe
     from robustify.finetune import tune as train
-    from robustify.finetune.presets import changed
     from robustify.runs.soft_labels import soft_labels
 
     smoothed = build(
@@ -87,7 +86,6 @@ def tune(
         device=device,
     )
     examples = training_examples(smoothed, data)
-    judge = None if held_out is None else training_examples(smoothed, held_out)
     wanted: dict[str, Any] = {
         "adapt": adapt,
         "epochs": epochs,
@@ -102,7 +100,7 @@ def tune(
     recipe = changed(recipe, {key: value for key, value in wanted.items() if value is not None})
     print(f"{smoothed}\n{_work(smoothed, examples, recipe)}")
     with resumable("steps up to the last checkpoint"):
-        train(smoothed, examples, recipe, out, held_out=judge, workers=workers)
+        train(smoothed, examples, recipe, out=out, validation=held_out, workers=workers)
     print(f"next: robustify certify … --tuned {out}")
 
 

@@ -1,6 +1,7 @@
 """A tiny classifier of every kind of backbone, and what the tests do with one."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -13,6 +14,7 @@ from robustify.classifiers import ImageClassifier, Preprocessing
 from robustify.classifiers.open_clip import OpenCLIP
 from robustify.classifiers.transformers import LogitsOf
 from robustify.finetune.adapt.lora import train_mode
+from robustify.finetune.saved.adapter import load_adapter, save_adapter
 from robustify.registry import CLASSIFIERS
 from tests.conftest import Awaken, Tokenize
 
@@ -181,3 +183,10 @@ def learn(classifier: ImageClassifier, steps: int = 2, rate: float = 0.5) -> Non
 @torch.no_grad()
 def logits(classifier: ImageClassifier) -> Tensor:
     return classifier(pixels(classifier, 7))
+
+
+def merged(adapted: ImageClassifier, base: ImageClassifier, folder: Path) -> ImageClassifier:
+    """The base with what the adapted classifier learned, by way of the disk, as `load_tuned` makes it."""
+    save_adapter(adapted, folder / "adapter", base=base.name)
+    load_adapter(base, folder / "adapter")
+    return base

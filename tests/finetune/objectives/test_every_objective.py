@@ -36,8 +36,8 @@ def test_objectives_say_how_many_copies_are_recognised(kind: type[Objective]) ->
     outcome = kind()(model, batch)
     if kind is not SmoothAdv:  # its copies are of attacked images
         expected = (classify(model, batch.pixels + batch.noise).argmax(2) == batch.labels).float().mean(dim=0)
-        assert torch.equal(outcome.metrics["hit"], expected)
-    assert outcome.metrics["hit"].shape == (12,)
+        assert torch.equal(outcome.metrics["noisy_accuracy"], expected)
+    assert outcome.metrics["noisy_accuracy"].shape == (12,)
     assert not any(m.requires_grad for m in outcome.metrics.values())
 
 

@@ -12,7 +12,7 @@ from robustify import SmoothedClassifier
 from robustify.data.examples import Examples
 from robustify.finetune import Recipe, tune
 from robustify.finetune.objectives import Batch, Gaussian, Objective, Outcome
-from robustify.finetune.train import loop
+from robustify.finetune.train import checkpoint
 
 RECIPE = Recipe(Gaussian(draws=2), epochs=2, batch=8, learning_rate=0.01, warmup=0.5)
 
@@ -63,9 +63,9 @@ def interrupted(
     recipe: Recipe,
     out: Path,
     rows: int,
-    held_out: Examples | None = None,
+    validation: Examples | None = None,
 ) -> None:
-    """Logs so many rows, one for each step and each look at held-out images, then dies."""
+    """Logs so many rows, one for each step and each measurement on validation images, then dies."""
     seen = []
 
     def log(row: dict[str, float]) -> None:
@@ -74,10 +74,10 @@ def interrupted(
             raise StopError
 
     with pytest.raises(StopError):
-        tune(model, examples, recipe, out, held_out=held_out, log=log, quiet=True)
+        tune(model, examples, recipe, out=out, validation=validation, log=log, quiet=True)
 
 
 @pytest.fixture
 def checkpoint_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes a checkpoint after every step, however short it was."""
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
