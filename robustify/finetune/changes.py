@@ -72,6 +72,6 @@ def _replaced(objective: Objective, settings: Mapping[str, Any]) -> Objective:
 
 
 def _check_known(objective: Objective, settings: Collection[str]) -> None:
-    known = {field.name for field in fields(objective)} if is_dataclass(objective) else set()
+    known: set[str] = {field.name for field in fields(objective)} if is_dataclass(objective) else set()
     if unknown := sorted(set(settings) - known):
         raise InputError(f"no setting named {unknown[0]!r}; there are {', '.join(sorted(_FIELDS | known))}")

@@ -9,7 +9,7 @@ import torch
 from robustify.errors import ModelError
 from robustify.finetune.adapt.lora import Lora, adapt
 from robustify.finetune.adapt.modules import core
-from tests.finetune.adapt.conftest import ALL, CLIP, Make, learn, logits, merged, pixels
+from tests.finetune.adapt.toys import ALL, CLIP, Make, learn, logits, merged, pixels
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -17,7 +17,7 @@ from robustify.finetune.adapt.lora import adapt
 from robustify.finetune.adapt.modules import core
 from robustify.finetune.saved.adapter import FILES, load_adapter, save_adapter
 from tests.conftest import Tokenize
-from tests.finetune.adapt.conftest import CLIP, HALF, ZOO, Make, learn, logits, pixels, timm_network
+from tests.finetune.adapt.toys import CLIP, HALF, ZOO, Make, learn, logits, pixels, timm_network
 
 
 @pytest.mark.parametrize("name", ["timm ViT", "timm ResNet", "transformers ViT", "transformers Swin", CLIP, *ZOO])

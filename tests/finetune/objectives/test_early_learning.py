@@ -6,7 +6,7 @@ import torch
 from robustify.errors import InputError
 from robustify.finetune.objectives import CATRS, EarlyLearning, Gaussian, Outcome
 from robustify.finetune.objectives.base import classify
-from tests.finetune.objectives.conftest import scene, slopes, smooth
+from tests.finetune.objectives.toys import scene, slopes, smooth
 
 
 def test_early_learning_remembers_what_was_said() -> None:

@@ -25,7 +25,7 @@ from robustify.finetune.objectives import (
 from robustify.finetune.objectives.attacks import smooth_pgd, smoothmix_path
 from robustify.finetune.objectives.base import classify
 from robustify.types import Pixels
-from tests.finetune.objectives.conftest import ALL, SIGMA, parts, scene, slopes, smooth, told
+from tests.finetune.objectives.toys import ALL, SIGMA, parts, scene, slopes, smooth, told
 from tests.toys import Shrink
 
 

@@ -12,7 +12,7 @@ from robustify.finetune.objectives import CATRS, FTCADIS
 from robustify.finetune.objectives.attacks import kl_noise_pgd
 from robustify.finetune.objectives.base import classify
 from robustify.finetune.objectives.shared import uniforms
-from tests.finetune.objectives.conftest import ce, kl, parts, scene, slopes, smooth, told
+from tests.finetune.objectives.toys import ce, kl, parts, scene, slopes, smooth, told
 
 # CAT-RS
 

@@ -17,7 +17,7 @@ from robustify.finetune.seeds import normal
 from robustify.finetune.train.augment import augment
 from robustify.finetune.train.batches import Batches
 from robustify.finetune.train.denoised import DenoisedCopies
-from tests.finetune.train.conftest import RECIPE, weights
+from tests.finetune.train.toys import RECIPE, weights
 from tests.toys import MakeModel, Shrink, Stripes
 
 

@@ -17,8 +17,8 @@ from robustify.finetune.adapt.lora import adapt
 from robustify.finetune.objectives import FTCADIS, Gaussian, SmoothAdv, Stability
 from robustify.finetune.train.batches import Batches
 from robustify.finetune.train.optimizer import parameter_groups
-from tests.finetune.adapt.conftest import timm_network
-from tests.finetune.train.conftest import LOUD, RECIPE, Slope, same, weights
+from tests.finetune.adapt.toys import timm_network
+from tests.finetune.train.toys import LOUD, RECIPE, Slope, same, weights
 from tests.toys import MakeModel, Shrink, Stripes
 
 

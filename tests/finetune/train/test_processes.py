@@ -13,7 +13,7 @@ import torch
 
 from robustify.data import Examples
 from robustify.finetune import load_tuned, tune
-from tests.finetune.train.conftest import RECIPE, weights
+from tests.finetune.train.toys import RECIPE, weights
 from tests.toys import MakeModel, Stripes
 
 
@@ -32,7 +32,7 @@ def test_two_processes_do_what_one_does(make_model: MakeModel, stripes: Stripes,
         "from robustify.data import Examples\n"
         "from robustify.finetune import tune\n"
         "from tests.toys import striped_model as _model\n"
-        "from tests.finetune.train.conftest import RECIPE\n"
+        "from tests.finetune.train.toys import RECIPE\n"
         "torch.set_num_threads(1)\n"
         "assert PartialState(cpu=True).num_processes == 2\n"
         "data = torch.load(sys.argv[1] + '/data.pt')\n"

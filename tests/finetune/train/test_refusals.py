@@ -13,7 +13,7 @@ from robustify.data import Examples
 from robustify.errors import InputError, ModelError, RunError
 from robustify.finetune import load_tuned, tune
 from robustify.finetune.objectives import CATRS
-from tests.finetune.train.conftest import RECIPE, weights
+from tests.finetune.train.toys import RECIPE, weights
 from tests.toys import MakeModel, Stripes
 
 

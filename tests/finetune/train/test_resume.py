@@ -16,7 +16,7 @@ from robustify.errors import InputError, RunError
 from robustify.finetune import Recipe, load_tuned, tune
 from robustify.finetune.objectives import FTCADIS, EarlyLearning, Gaussian, SmoothMix
 from robustify.finetune.objectives.base import Batch, Objective, Outcome
-from tests.finetune.train.conftest import LOUD, RECIPE, StopError, interrupted, same
+from tests.finetune.train.toys import LOUD, RECIPE, StopError, interrupted, same
 from tests.toys import MakeModel, Stripes
 
 

@@ -12,7 +12,7 @@ from robustify.errors import InputError
 from robustify.finetune import tune
 from robustify.finetune.seeds import normal
 from robustify.finetune.train.validation import DRAWS, Validation
-from tests.finetune.train.conftest import RECIPE, interrupted, same
+from tests.finetune.train.toys import RECIPE, interrupted, same
 from tests.toys import MakeModel, Stripes
 
 
