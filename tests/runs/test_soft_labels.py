@@ -29,7 +29,7 @@ def test_shares_of_votes_come_in_the_order_of_the_images(
 
 def test_draws_that_failed_are_no_share(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
     row = certify_dataset(model, samples[:1], out, Settings(n=100)).rows[0]
-    store = RowStore(out, _config(out))
+    store = RowStore(out)
     store.add(_voted(row, (30, 10, 0)))
     store.finish()
     assert soft_labels(out, model, samples[:1]).tolist() == [[0.75, 0.25, 0.0]]
