@@ -10,5 +10,5 @@ print(model)
 
 held_out = load_file(HELD_OUT)
 images, labels = held_out["images"][:4], held_out["labels"][:4]
-for certificate, label in zip(model.certify(images, n=200), labels.tolist(), strict=True):
-    print(f"true label {model.labels[label]:<10} | {certificate}")
+for image, label in zip(images, labels.tolist(), strict=True):
+    print(f"true label {model.labels[label]:<10} | {model.certify(image, n=200)}")

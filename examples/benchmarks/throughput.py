@@ -48,7 +48,9 @@ def imagenet_model(precision: str) -> SmoothedClassifier:
     unet = UNet2DModel.from_config(empty_network(family.layout).config).eval()
     scheduler = DDPMScheduler(**family.schedule)
     classifier = timm.create_model("vit_base_patch16_224").eval()
-    return robustify(classifier, denoiser=(unet, scheduler), sigma=0.5, precision=precision)
+    return robustify(
+        classifier, denoiser=(unet.to(memory_format=torch.channels_last), scheduler), sigma=0.5, precision=precision
+    )
 
 
 def vary(model: SmoothedClassifier, variant: str) -> SmoothedClassifier:
@@ -56,15 +58,15 @@ def vary(model: SmoothedClassifier, variant: str) -> SmoothedClassifier:
     if variant == "contiguous":
         model.to(memory_format=torch.contiguous_format)
     if variant == "compiled":
-        model.denoiser.network.compile(dynamic=False)  # not the denoiser: torch cannot compile its NumPy timestep
-        model.classifier.network.compile(dynamic=False)
+        for network in (*model.denoiser.children(), model.classifier.network):  # torch cannot compile NumPy timesteps
+            network.compile(dynamic=False)
     return model
 
 
 def seconds(
     model: SmoothedClassifier, image: torch.Tensor, passes: int, batch: int, clock: Callable[[], float]
 ) -> float:
-    """Per draw, of a certificate whose two stages take so many forward passes."""
+    """Seconds a draw of a certificate whose two stages take so many forward passes."""
     started = clock()
     model.certify(image, n=(passes - 1) * batch, n0=batch, batch=batch, alpha=0.1)
     return (clock() - started) / (passes * batch)
@@ -74,7 +76,7 @@ def tera_per_draw(model: SmoothedClassifier, image: torch.Tensor) -> float:
     """Floating-point operations of one draw, in 10^12."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model.logits(image.float()[None] / 255)
-    return counter.get_total_flops() / 1e12
+    return float(counter.get_total_flops()) / 1e12
 
 
 def main(

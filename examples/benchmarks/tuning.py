@@ -36,6 +36,7 @@ def step_seconds(model: SmoothedClassifier, objective: Objective | None, batch: 
     optimizer = torch.optim.AdamW(learning, lr=1e-4)
     started = time.process_time()
     if objective is None:
+        assert batch.labels is not None
         loss = cross_entropy(student.classifier(batch.pixels), batch.labels)
     else:
         loss = objective(student, batch).loss
