@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from huggingface_hub import ModelCard
-
 
 def licence_of(name: str) -> str | None:
-    """The licence in the card of a folder or Hub id; None where no card says so or none can be reached."""
+    """The licence in the model card of a folder or Hub id; None where no card names one or none can be reached."""
+    from huggingface_hub import ModelCard  # here, since the package is slow to import and few need it
+
     folder = Path(name)
     card = folder / "README.md" if folder.is_dir() else name
     if folder.is_dir() and not (folder / "README.md").is_file():

@@ -45,12 +45,10 @@ def imagenet_model(precision: str) -> SmoothedClassifier:
     from robustify.denoisers.convert.layout import empty_network
 
     family = FAMILIES["guided-diffusion"]
-    unet = UNet2DModel.from_config(empty_network(family.layout).config).eval()
+    unet = UNet2DModel.from_config(empty_network(family.layout).config).eval().to(memory_format=torch.channels_last)
     scheduler = DDPMScheduler(**family.schedule)
     classifier = timm.create_model("vit_base_patch16_224").eval()
-    return robustify(
-        classifier, denoiser=(unet.to(memory_format=torch.channels_last), scheduler), sigma=0.5, precision=precision
-    )
+    return robustify(classifier, denoiser=(unet, scheduler), sigma=0.5, precision=precision)
 
 
 def vary(model: SmoothedClassifier, variant: str) -> SmoothedClassifier:

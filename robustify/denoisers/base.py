@@ -32,9 +32,9 @@ class Denoiser(nn.Module, ABC):
 
         Arguments:
             noisy: Clean pixels plus Gaussian noise, shape (B, C, H, W).
-            sigma: Standard deviation of the noise, in [0, 1] pixels: one number for all images, or a tensor of shape
-                (B) with one for each. A model with one noise level always gives a number, so a denoiser that takes
-                nothing else works there.
+            sigma: Standard deviation of the noise, in [0, 1] pixels: one number for all images, or one for each in a
+                float64 tensor of shape (B) on the CPU. A model with one noise level always gives a number, so a
+                denoiser that takes nothing else works there; it should refuse tensors with `InputError`.
         """
 
     @abstractmethod

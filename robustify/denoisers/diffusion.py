@@ -24,6 +24,7 @@ from robustify.licences import licence_of
 from robustify.types import Levels, Pixels
 
 Factor: TypeAlias = float | Tensor
+"""A number for all images, or one for each, of shape (B, 1, 1, 1)."""
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
@@ -89,7 +90,7 @@ class DiffusionDenoiser(Denoiser):
     def _level(self, sigma: float | list[float], noisy: Pixels) -> tuple[Tensor, Factor, Factor]:
         """Timestep of each image, and the factors of signal and noise: numbers, or one for each image."""
         if isinstance(sigma, list):
-            by_level = {level: (self.timestep(level), *_factors(level)) for level in set(sigma)}
+            by_level = {level: (self.timestep(level), *_factors(level)) for level in dict.fromkeys(sigma)}
             table = torch.tensor([by_level[level] for level in sigma], dtype=torch.float32, device=noisy.device)
             times, signal, noise = table.unbind(dim=1)
             return times, signal.view(-1, 1, 1, 1), noise.view(-1, 1, 1, 1)

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from robustify.classifiers.base import check_evaluation_mode
 from robustify.denoisers import Denoiser
-from robustify.errors import InputError
-from robustify.testing.shared import check_fixed, require, short
+from robustify.errors import InputError, ModelError
+from robustify.testing.shared import TOLERANCE, check_fixed, gap_of, require, short
 from robustify.types import Pixels
 
 
@@ -14,7 +14,8 @@ def check_denoiser(denoiser: Denoiser, clean: Pixels, *, sigma: float) -> None:
     """Checks that a denoiser is one fixed function of each image that adds no noise and beats leaving the noise in.
 
     It keeps shape and dtype, stays within [0, 1], and its mean squared error is below the noise's, which is
-    sigma squared. `Identity` leaves the noise in, and fails.
+    sigma squared. `Identity` leaves the noise in, and fails. A batch of images under noise of two levels is denoised
+    as each image is among others of its own level; a denoiser that cannot do that may refuse it with `InputError`.
 
     Arguments:
         denoiser: A denoiser in evaluation mode.
@@ -27,17 +28,14 @@ def check_denoiser(denoiser: Denoiser, clean: Pixels, *, sigma: float) -> None:
     """
     _check_clean(denoiser, clean)
     check_evaluation_mode(denoiser)
-    line = denoiser.describe(sigma)
-    require(
-        isinstance(line, str) and line.strip() != "" and "\n" not in line,
-        f"expected describe(sigma) to be one line for the input contract; that of {denoiser.name} is {short(line)}",
-    )
+    _check_description(denoiser, sigma)
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
     noisy = clean + sigma * noise
     with torch.no_grad():
         estimate = denoiser(noisy.clone(), sigma)
         _check_estimate(estimate, noisy, denoiser.name)
         check_fixed(lambda images: denoiser(images, sigma), noisy, denoiser, denoiser.name)
+        _check_levels(denoiser, noisy[:1], sigma)
     error, power = (float((images - clean).square().mean()) for images in (estimate, noisy))
     require(
         error < power,
@@ -54,6 +52,48 @@ def _check_clean(denoiser: Denoiser, clean: Pixels) -> None:
         raise InputError(f"{denoiser.name} works on images of shape {wanted}; got {(channels, height, width)}")
     if not bool((clean >= 0).all() and (clean <= 1).all()):
         raise InputError(f"expected clean pixels in [0, 1]; got {float(clean.min()):.4g} to {float(clean.max()):.4g}")
+
+
+def _check_description(denoiser: Denoiser, sigma: float) -> None:
+    line = denoiser.describe(sigma)
+    require(
+        isinstance(line, str) and line.strip() != "" and "\n" not in line,
+        f"expected describe(sigma) to be one line for the input contract; that of {denoiser.name} is {short(line)}",
+    )
+
+
+def _check_levels(denoiser: Denoiser, image: Pixels, sigma: float) -> None:
+    """Checks that a tensor of levels, one for each image, gives what numbers give."""
+    levels = torch.tensor([sigma, _other_level(denoiser, sigma), sigma], dtype=torch.float64)
+    images = image.repeat(len(levels), 1, 1, 1)
+    alone = torch.stack([denoiser(images.clone(), level)[i] for i, level in enumerate(levels.tolist())])
+    hint = "  Give levels the dtype, device and axes of pixels, sigma.to(noisy).view(-1, 1, 1, 1), or raise InputError."
+    try:
+        together = denoiser(images.clone(), levels)
+    except InputError:
+        return
+    except Exception as error:  # whatever a stranger's network makes of a tensor where it expects a number
+        raise ModelError(
+            f"{denoiser.name} cannot denoise a batch with one sigma for each image ({type(error).__name__}: {error}).\n"
+            f"{hint}"
+        ) from error
+    _check_estimate(together, images, denoiser.name)
+    gap = gap_of(alone, together)
+    require(
+        gap <= TOLERANCE,
+        f"{denoiser.name} denoises images of several noise levels differently together and apart, by {gap:.1%} of the "
+        f"largest value.\n{hint}",
+    )
+
+
+def _other_level(denoiser: Denoiser, sigma: float) -> float:
+    """Another noise level at which it works, or the same where it works at one alone."""
+    other = 0.75 * sigma
+    try:
+        denoiser.describe(other)
+    except InputError:
+        return sigma
+    return other
 
 
 def _check_estimate(estimate: object, noisy: Pixels, name: str) -> None:

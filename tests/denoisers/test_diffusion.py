@@ -483,9 +483,10 @@ class TestLevelPerImage:
         assert torch.equal(each, denoiser(batch, 0.37))
 
     def test_a_level_out_of_reach_is_named(self, network: nn.Module, batch: Tensor) -> None:
-        levels = torch.tensor([0.25, 0.25, 1e6, 0.5], dtype=torch.float64)
-        with pytest.raises(InputError, match=r"got sigma=1e\+06"):
-            DiffusionDenoiser(network, DDPMScheduler())(batch, levels)
+        denoiser = DiffusionDenoiser(network, DDPMScheduler())
+        for levels, first in (([0.25, 0.25, 1e6, 0.5], "1e+06"), ([0.25, 1e-4, 1e6, 2e6], "0.0001")):
+            with pytest.raises(InputError, match=re.escape(f"got sigma={first}")):
+                denoiser(batch, torch.tensor(levels, dtype=torch.float64))
 
     def test_gradients_reach_every_image(self, network: nn.Module, batch: Tensor) -> None:
         noisy = batch.requires_grad_()

@@ -1,9 +1,7 @@
-"""Every conformance check passes what is right and names what is wrong: each fault is injected once."""
+"""The check of a classifier passes what is right and names what is wrong: each fault is injected once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
@@ -13,60 +11,11 @@ from torch import Tensor, nn
 
 from robustify.classifiers import ImageClassifier, Preprocessing, ResizeCrop
 from robustify.classifiers.preprocessing import Geometry
-from robustify.denoisers import Denoiser, Identity
-from robustify.errors import InputError, ModelError
-from robustify.registry import CLASSIFIERS, DENOISERS
-from robustify.testing import check_classifier, check_denoiser, check_source
+from robustify.errors import ModelError
+from robustify.testing import check_classifier
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
-LISTED = ["ball", "boat[1]", "kite"]
 CLASSES = 5
-SIGMA = 0.25
-
-
-def listing(pattern: str = "*", /) -> list[str]:
-    return [name for name in LISTED if fnmatchcase(name, pattern)]
-
-
-def source(**parts: object) -> object:
-    return SimpleNamespace(**{"load": str.upper, "names": listing} | parts)
-
-
-@pytest.mark.parametrize("listed", [listing, lambda pattern="*", /: []], ids=["some", "too many to list"])
-def test_a_source_passes(listed: Callable[..., list[str]]) -> None:
-    check_source(source(names=listed))
-
-
-@pytest.mark.parametrize("name", ["timm", "open_clip", "hf", "zoo"])
-def test_our_classifier_sources_pass(name: str) -> None:
-    check_source(CLASSIFIERS.find(name))
-
-
-@pytest.mark.parametrize("name", ["diffusers", "zoo"])
-def test_our_denoiser_sources_pass(name: str) -> None:
-    check_source(DENOISERS.find(name))
-
-
-@pytest.mark.parametrize(
-    ("fault", "text"),
-    [
-        ({"load": None}, "has no function 'load'"),
-        ({"names": LISTED}, "has no function 'names'"),
-        ({"load": lambda: None}, r"load\(\) .* cannot be called as load\('name'\)"),
-        ({"load": lambda name, revision: None}, r"missing a required argument: 'revision'"),
-        ({"names": lambda: LISTED}, r"names\(\) .* cannot be called as names\('pattern\*'\)"),
-        ({"names": lambda pattern: LISTED}, r"cannot be called as names\(\)"),
-        ({"names": lambda pattern="*": tuple(LISTED)}, "a list of str; got .'ball'"),
-        ({"names": lambda pattern="*": [1, 2]}, r"a list of str; got \[1, 2\]"),
-        ({"names": lambda pattern="*": LISTED[::-1]}, "sorted and each once"),
-        ({"names": lambda pattern="*": ["ball", "ball"]}, "sorted and each once"),
-        ({"names": lambda pattern="*": LISTED}, r"expected names\('b\*'\) to be \['ball', 'boat\[1\]'\]"),
-        ({"names": lambda pattern="*": LISTED if pattern == "*" else []}, r"expected names\('b\*'\) to be .* got \[\]"),
-    ],
-)
-def test_a_faulty_source_is_told_what_is_wrong(fault: dict[str, Any], text: str) -> None:
-    with pytest.raises(ModelError, match=text):
-        check_source(source(**fault))
 
 
 class Network(nn.Module):
@@ -223,103 +172,7 @@ def test_a_geometry_that_breaks_its_contract_is_refused(fault: dict[str, Any]) -
         check_classifier(classifier(geometry=Squash(**fault)))
 
 
-class Mean(Denoiser):
-    """The mean over a neighbourhood; `after` takes faults."""
-
-    name = "mean"
-    channels: int | None = None
-    size: tuple[int, int] | None = None
-    licence = None
-
-    def __init__(self, after: Function | None = None, line: str = "mean over 3×3 pixels") -> None:
-        super().__init__()
-        self.after, self.line = after, line
-        self.pool = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-        self.eval()
-
-    def forward(self, noisy: Tensor, sigma: float) -> Tensor:
-        clean: Tensor = self.pool(noisy).clamp(0, 1)
-        return self.after(clean) if self.after else clean
-
-    def describe(self, sigma: float) -> str:
-        return self.line
-
-
-@pytest.fixture
-def clean() -> Tensor:
-    return torch.stack([ramp := torch.linspace(0, 1, 16).expand(3, 16, 16), ramp.mT]).clone()
-
-
-@pytest.mark.parametrize("images", [1, 2])
-def test_a_denoiser_passes(clean: Tensor, images: int) -> None:
-    check_denoiser(Mean(), clean[:images], sigma=SIGMA)
-
-
-def one_seed(x: Tensor) -> Tensor:
-    torch.manual_seed(0)
-    return (x + 0.01 * torch.randn_like(x)).clamp(0, 1)
-
-
-@pytest.mark.parametrize(
-    ("after", "text"),
-    [
-        (lambda x: x[..., 1:-1, 1:-1], r"the same shape and dtype, .*\(2, 3, 16, 16\).* gives .*\(2, 3, 14, 14\)"),
-        (torch.Tensor.double, "the same shape and dtype, .* gives .*float64"),
-        (lambda x: (x,), "the same shape and dtype, .* gives tuple"),
-        (lambda x: 2 * x - 1, r"in \[0, 1\]; mean gives -"),
-        (lambda x: x / 0 * 0, r"in \[0, 1\]; mean gives nan"),
-        (lambda x: (x + 0.01 * torch.randn_like(x)).clamp(0, 1), "two answers for the same pixels"),
-        (one_seed, "draws random numbers"),
-        (lambda x: 0.9 * x + 0.1 * x.mean(), "differ by .* with other images beside them"),
-        (lambda x: x if len(x) > 1 else x[0], r"gives shape \(3, 16, 16\) for one image"),
-        (lambda x: 1 - x, "worse than leaving the noise in"),
-    ],
-)
-def test_a_faulty_denoiser_is_told_what_is_wrong(clean: Tensor, after: Function, text: str) -> None:
-    with pytest.raises(ModelError, match=text):
-        check_denoiser(Mean(after), clean, sigma=SIGMA)
-
-
-class InPlace(Mean):
-    def forward(self, noisy: Tensor, sigma: float) -> Tensor:
-        return super().forward(noisy.mul_(0.99), sigma)
-
-
-def test_a_denoiser_that_changes_its_input_is_refused(clean: Tensor) -> None:
-    with pytest.raises(ModelError, match="mean changes in place the pixels"):
-        check_denoiser(InPlace(), clean, sigma=SIGMA)
-
-
-def test_leaving_the_noise_in_is_refused() -> None:
-    clean = torch.full((1, 1, 8, 8), 0.5)
-    with pytest.raises(ModelError, match=r"none is worse than leaving the noise in: mean squared error .*sigma=0.01"):
-        check_denoiser(Identity(), clean, sigma=0.01)
-    with pytest.raises(ModelError, match=r"in \[0, 1\]; none gives -"):
-        check_denoiser(Identity(), clean, sigma=1.0)
-
-
-def test_a_denoiser_in_training_mode_is_refused(clean: Tensor) -> None:
-    with pytest.raises(ModelError, match="training mode"):
-        check_denoiser(Mean().train(), clean, sigma=SIGMA)
-
-
-@pytest.mark.parametrize("line", ["", " ", "two\nlines"])
-def test_a_denoiser_must_describe_itself_in_one_line(clean: Tensor, line: str) -> None:
-    with pytest.raises(ModelError, match="one line for the input contract"):
-        check_denoiser(Mean(line=line), clean, sigma=SIGMA)
-
-
-def test_images_that_the_denoiser_cannot_take_are_the_callers_fault(clean: Tensor) -> None:
-    gray = Mean()
-    gray.channels, gray.size = 1, (16, 16)
-    with pytest.raises(InputError, match=r"works on images of shape \(1, 16, 16\); got \(3, 16, 16\)"):
-        check_denoiser(gray, clean, sigma=SIGMA)
-    with pytest.raises(InputError, match=r"clean pixels in \[0, 1\]; got -1 to 1"):
-        check_denoiser(Mean(), 2 * clean - 1, sigma=SIGMA)
-
-
-def test_checks_leave_the_global_generator_alone(clean: Tensor) -> None:
+def test_the_check_leaves_the_global_generator_alone() -> None:
     toy, before = classifier(), torch.get_rng_state()
     check_classifier(toy)
-    check_denoiser(Mean(), clean, sigma=SIGMA)
     assert torch.equal(torch.get_rng_state(), before)
