@@ -1,15 +1,15 @@
-"""Everything robustify raises on purpose: what it got, what it expected, what to do next."""
+"""The exceptions of robustify. Their texts say what was given, what was expected and what to do next."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
 
 
 class RobustifyError(Exception):
-    """Base of all errors of this package."""
+    """Base class of all exceptions of this package."""
 
 
 class InputError(RobustifyError, ValueError):
-    """Something the user gave cannot be used; the text says what was expected instead."""
+    """An argument, file or image that cannot be used."""
 
 
 class ModelError(RobustifyError, ValueError):
@@ -21,11 +21,11 @@ class RunError(RobustifyError, RuntimeError):
 
 
 class PluginError(RobustifyError):
-    """A named source could not be used."""
+    """A plugin that cannot be used."""
 
 
 class UnknownPluginError(PluginError, LookupError):
-    """Nothing installed, and nothing we know of, goes by this name."""
+    """A name that is neither installed nor known."""
 
     def __init__(self, kind: str, name: str, installed: Sequence[str], known: Sequence[str], group: str) -> None:
         lines = [f"no {kind} named {name!r}."]
@@ -38,23 +38,24 @@ class UnknownPluginError(PluginError, LookupError):
 
 
 class MissingPluginError(PluginError, ImportError):
-    """A source we know of, whose distribution is not installed."""
+    """A plugin that is known, but whose distribution is not installed."""
 
     def __init__(self, kind: str, name: str, distribution: str) -> None:
         super().__init__(
-            f"the {kind} {name!r} lives in {distribution!r}, which is not installed.\n  pip install {distribution}"
+            f"the {kind} {name!r} is provided by {distribution!r}, which is not installed.\n"
+            f"  pip install {distribution}"
         )
 
 
 class BrokenPluginError(PluginError, ImportError):
-    """A source that fails to import or lacks what a source must have."""
+    """A plugin that fails to import, or is not what its entry-point group expects."""
 
     def __init__(self, kind: str, name: str, origin: str, reason: str) -> None:
         super().__init__(f"the {kind} {name!r} from {origin} cannot be used: {reason}")
 
 
 class PluginConflictError(PluginError):
-    """Two distributions provide the same name."""
+    """A name that two distributions provide."""
 
     def __init__(self, kind: str, name: str, origins: Sequence[str]) -> None:
         super().__init__(

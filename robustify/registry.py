@@ -1,4 +1,4 @@
-"""Named things, found through entry points and imported only when asked for; the sources of models."""
+"""Registries of entry points, whose entries are imported only on request; the sources of classifiers and denoisers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,13 +24,13 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass
 class Registry(Generic[S]):
-    """One entry-point group.
+    """The entries of one entry-point group, by name; each is imported when it is first asked for.
 
     Arguments:
-        kind: What an entry is, for error texts.
-        group: The entry-point group.
-        problem: Says what is wrong with an entry; None if nothing is.
-        known: Names whose distribution we know, for install hints.
+        kind: Word for an entry in error texts, such as "classifier source".
+        group: Name of the entry-point group.
+        problem: Function of an entry that says what is wrong with it, or returns None.
+        known: Distributions that provide a name, for names that may not be installed; error texts say how to install.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Registry(Generic[S]):
         """Adds an entry to this process, for notebooks and tests; never overrides one.
 
         Raises:
-            InputError: If the name is taken or the entry is not what it should be.
+            InputError: If the name is taken, or something is wrong with the entry.
         """
         if name in self.names():
             raise InputError(f"the {self.kind} {name!r} exists already; choose another name")
@@ -52,16 +52,16 @@ class Registry(Generic[S]):
         self._ready[name] = entry
 
     def names(self) -> list[str]:
-        """Everything that can be asked for; nothing is imported."""
+        """Names of all entries, sorted; nothing is imported."""
         return sorted({*self._ready, *(e.name for e in entry_points(group=self.group))})
 
     def origin(self, name: str) -> str:
-        """Distributions and versions that provide a name; `this process` where it was registered here."""
+        """Distributions and versions that provide a name; `this process` if it was registered by `register`."""
         found = sorted(map(_origin, entry_points(group=self.group, name=name)))
         return " and ".join(found) or "this process"
 
     def find(self, name: str) -> S:
-        """The entry of that name.
+        """The entry of this name, imported if it was not asked for before.
 
         Raises:
             PluginError: If it is unknown, not installed, broken or provided twice.
@@ -95,23 +95,23 @@ def _origin(entry: EntryPoint) -> str:
 
 @runtime_checkable
 class Source(Protocol[T_co]):
-    """What an entry point must resolve to: a module or object with these two functions."""
+    """A source of models: a module or object with these two functions, to which an entry point resolves."""
 
     def load(self, name: str, /) -> T_co:
-        """Whatever goes by this name in the source, ready to use."""
+        """The model that the source has under this name, ready to use."""
 
     def names(self, pattern: str = "*", /) -> list[str]:
-        """What the source can list; shell-style pattern."""
+        """Names that match a shell-style pattern, sorted; none where there are too many to list."""
 
 
 @final
 class Sources(Registry[Source[T]], Generic[T]):
-    """One group of sources.
+    """The sources of one kind of model, which load it by a reference such as `"timm:resnet50.a1_in1k"`.
 
     Arguments:
-        kind: What a source gives, for error texts.
-        group: The entry-point group.
-        known: Names whose distribution we know, for install hints.
+        kind: Word for a model in error texts: "classifier" or "denoiser".
+        group: Name of the entry-point group.
+        known: Distributions that provide a source, for sources that may not be installed.
     """
 
     def __init__(self, kind: str, group: str, known: dict[str, str] | None = None) -> None:
@@ -119,11 +119,11 @@ class Sources(Registry[Source[T]], Generic[T]):
         self.gives = kind
 
     def load(self, reference: str) -> T:
-        """Loads `"source:name"`; only the source reads what follows the first colon.
+        """Loads a model by its reference, `"source:name"`; what follows the first colon is left to the source.
 
         Raises:
-            InputError: If there is no colon.
-            PluginError: If the source cannot be used.
+            InputError: If the reference is not of this form.
+            PluginError: If the source is unknown, not installed, broken or provided twice.
         """
         source, colon, name = reference.partition(":")
         if not colon or not source or not name:

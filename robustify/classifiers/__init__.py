@@ -1,4 +1,4 @@
-"""Classifiers that people already have, behind one boundary: pixels in [0, 1] to logits."""
+"""Image classifiers of several libraries, as one kind of function: pixels in [0, 1] to logits."""
 
 from robustify.classifiers.base import ImageClassifier as ImageClassifier
 from robustify.classifiers.preprocessing import Preprocessing as Preprocessing

@@ -1,4 +1,4 @@
-"""The classifier that gets certified: pixels in [0, 1] in, logits out, one fixed function."""
+"""The classifier that is certified: one fixed function of pixels in [0, 1] to logits."""
 
 from collections.abc import Sequence
 from typing import final
@@ -13,18 +13,18 @@ from robustify.types import Logits, Pixels
 
 @final
 class ImageClassifier(nn.Module):
-    """Maps pixels in [0, 1] to logits, whatever the network inside expects.
+    """A network with its preprocessing: maps pixels in [0, 1] to logits.
 
     Arguments:
         network: Maps normalised input of shape (B, C, H, W) to logits of shape (B, classes), in evaluation mode.
         preprocessing: The network's own mean, std, size and geometry.
-        labels: One name per class; numbers where None.
+        labels: One name for each class; the class indices if None.
         name: Name of the model in certificates and reports.
         licence: Licence of the weights, where it is known.
 
     Raises:
         ModelError: If the network is in training mode, normalises by its batch, or is no classifier.
-        InputError: If `labels` and classes differ in number.
+        InputError: If there are more or fewer labels than classes.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class ImageClassifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network lives; nothing here moves it."""
+        """Device of the network's parameters; the CPU where it has none."""
         return next((p.device for p in self.network.parameters()), torch.device("cpu"))
 
 
 def check_evaluation_mode(network: nn.Module) -> None:
-    """A base classifier must be one fixed function of one image.
+    """Refuses networks in training mode, and layers that normalise by the statistics of a batch.
 
     Raises:
-        ModelError: If any submodule is in training mode or normalises with the batch's own statistics.
+        ModelError: If any submodule is in training mode, or is a batch normalisation without running statistics.
     """
     training = [name or type(module).__name__ for name, module in network.named_modules() if module.training]
     if training:
@@ -87,7 +87,7 @@ def check_evaluation_mode(network: nn.Module) -> None:
 
 @torch.no_grad()
 def _count_classes(classifier: ImageClassifier) -> int:
-    """Number of logits per image, found by classifying a few noise images.
+    """Number of logits for each image, found by classifying four images of uniform noise.
 
     Raises:
         ModelError: If the network fails, or returns no matrix of finite logits.
@@ -113,5 +113,5 @@ def _count_classes(classifier: ImageClassifier) -> int:
             f"expected at least 2 classes; {classifier.name} has {network_output.shape[1]} output per image"
         )
     if not bool(network_output.isfinite().all()):
-        raise ModelError(f"{classifier.name} returns logits that are not finite for images of plain noise in [0, 1]")
+        raise ModelError(f"{classifier.name} returns logits that are not finite for images of uniform noise in [0, 1]")
     return int(network_output.shape[1])

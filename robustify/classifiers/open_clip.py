@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from robustify.classifiers.base import ImageClassifier, check_evaluation_mode
 from robustify.classifiers.preprocessing import Geometry, Preprocessing
-from robustify.classifiers.zero_shot import ZeroShotModel as ZeroShotModel
+from robustify.classifiers.zero_shot import ZeroShotModel
 from robustify.errors import InputError, ModelError
 from robustify.licences import licence_of
 from robustify.types import Bytes
 
 
 def load(name: str, /) -> "OpenCLIP":
-    """An image-text model with pretrained weights; give it classes to make a classifier.
+    """Loads an image-text model with pretrained weights; its method `classifier` makes a classifier for given classes.
 
     Raises:
         InputError: If open_clip knows no such model, weights or folder.
@@ -40,7 +40,7 @@ def load(name: str, /) -> "OpenCLIP":
             f"expected open_clip:MODEL/WEIGHTS, such as open_clip:ViT-B-32/laion2b_s34b_b79k; got {name!r}"
         )
     try:
-        # without require_pretrained, open_clip goes on with random weights where a place has none
+        # without require_pretrained, open_clip uses random weights where a folder has none
         model = open_clip.create_model(architecture, pretrained=tag or None, require_pretrained=True).eval()
         tokenizer = open_clip.get_tokenizer(architecture)
     except (RuntimeError, ValueError, OSError, KeyError, SafetensorError) as error:
@@ -50,7 +50,7 @@ def load(name: str, /) -> "OpenCLIP":
 
 
 def names(pattern: str = "*", /) -> list[str]:
-    """Models and weights that open_clip knows by name."""
+    """Names of models with their weights, MODEL/WEIGHTS, that match a shell-style pattern."""
     import open_clip
 
     return sorted(n for n in map("/".join, open_clip.list_pretrained()) if fnmatchcase(n, pattern))
@@ -62,7 +62,7 @@ class OpenCLIP(ZeroShotModel):
 
     Arguments:
         model: An image-text model in evaluation mode, with `encode_text`, `visual` and `logit_scale`.
-        tokenizer: Turns a list of strings into token ids of shape (N, length).
+        tokenizer: Function of a list of N strings to token ids of shape (N, length).
         name: Name of the model in certificates.
         licence: Licence of the weights, where it is known.
 
@@ -89,7 +89,7 @@ class OpenCLIP(ZeroShotModel):
         self.licence = licence
 
     def classifier(self, classes: Sequence[str], templates: str | Sequence[str] = "openai") -> ImageClassifier:
-        """The image tower with a head of unit text embeddings, averaged over templates.
+        """The image tower with a linear head: for each class, its unit text embedding averaged over templates.
 
         Raises:
             InputError: If there are fewer than two distinct classes, or no such template set.
@@ -118,11 +118,11 @@ class OpenCLIP(ZeroShotModel):
 
 @final
 class ZeroShotNetwork(nn.Module):
-    """Image tower and a fixed head: logits are scaled cosines between image and class texts.
+    """An image tower with a fixed head: logits are scaled cosines between an image and the texts of the classes.
 
     Arguments:
-        visual: Maps (B, 3, H, W) to embeddings (B, dim).
-        head: Unit columns, shape (dim, classes).
+        visual: Image tower, which maps (B, 3, H, W) to embeddings of shape (B, dim).
+        head: Text embeddings of the classes, as unit columns of shape (dim, classes).
         scale: The model's learned inverse temperature.
         bias: The learned bias of sigmoid-trained models; it never changes a vote.
     """
@@ -137,13 +137,13 @@ class ZeroShotNetwork(nn.Module):
 
     def forward(self, normalised: Tensor) -> Tensor:
         embedding = self.visual(normalised)
-        if isinstance(embedding, tuple):  # towers that also return their tokens
+        if isinstance(embedding, tuple):  # some towers also return their tokens
             embedding = embedding[0]
         return self.scale * F.normalize(embedding, dim=-1) @ self.head + self.bias
 
 
 def template_set(templates: str | Sequence[str]) -> Sequence[Any]:
-    """open_clip's own sets `openai` (80 templates) and `simple` (7), or the user's format strings.
+    """The templates of open_clip's sets `openai` (80) or `simple` (7), or the format strings that are given.
 
     Raises:
         InputError: If the set is unknown or a template lacks `{}`.

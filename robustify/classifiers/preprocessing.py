@@ -1,8 +1,8 @@
-"""What a classifier does to an image before its network: data, taken from its own configuration.
+"""Preprocessing of a classifier's images, as data from the classifier's own configuration.
 
-Geometry (resize, crop) turns a picture of any size into the pixels that noise is added to; the rest (resize to
-the network's size where a denoiser works at another one, gray to RGB, mean and standard deviation) runs after
-the noise, inside the classifier.
+The geometry (resize, crop) turns a picture of any size into the pixels that noise is added to. The rest runs after the
+noise, inside the classifier: resize to the network's size where a denoiser works at another, gray to RGB, mean and
+standard deviation.
 """
 
 from abc import ABC, abstractmethod
@@ -22,18 +22,18 @@ PIL_MODES = {1: "L", 3: "RGB"}
 
 
 class Geometry(ABC):
-    """Resizes and crops a picture, by the library that the classifier comes from."""
+    """Resizes and crops a picture, with the library that the classifier comes from."""
 
     interpolation: str
-    """How the classifier resizes: bilinear, bicubic, nearest or lanczos."""
+    """Interpolation of the resize: bilinear, bicubic, nearest or lanczos."""
 
     @abstractmethod
     def __call__(self, picture: PILImage.Image, height: int, width: int) -> Bytes:
-        """Pixels as bytes of shape (C, height, width); the picture's mode gives C."""
+        """Pixels as bytes of shape (C, height, width), with as many channels as the picture."""
 
     @abstractmethod
     def __str__(self) -> str:
-        """One line for the input contract."""
+        """A description in one line, which models print."""
 
 
 @final
@@ -43,9 +43,9 @@ class ResizeCrop(Geometry):
 
     Arguments:
         interpolation: bilinear, bicubic, nearest or lanczos.
-        crop_pct: Share of the resized picture that the crop keeps; 1 keeps all.
+        crop_pct: Share of the resized picture's edges that the crop keeps; 1 keeps all.
         crop_mode: `center` (shortest edge), `squash` (both edges) or `border` (longest edge, padded).
-        border: Colour of the padding, one value in [0, 1] per channel; their mean where a picture has fewer.
+        border: Colour of the padding, one value in [0, 1] per channel; its mean where a picture has fewer channels.
     """
 
     interpolation: str = "bicubic"
@@ -82,16 +82,16 @@ class ResizeCrop(Geometry):
 @final
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pixels in [0, 1] become what the network expects.
+    """Conversion of pixels in [0, 1] to the input of a network.
 
     Arguments:
-        mean: Per channel, in units of [0, 1] pixels; its length is the network's number of channels.
-        std: Per channel, positive.
+        mean: Mean of each channel, in [0, 1] pixels; as many numbers as the network has channels, 1 or 3.
+        std: Standard deviation of each channel, in [0, 1] pixels, positive.
         size: Height and width of the network's input.
-        geometry: Resize and crop of a picture of another size.
+        geometry: Resize and crop of pictures of other sizes.
 
     Raises:
-        InputError: If lengths, signs or sizes make no sense.
+        InputError: If the number of channels is not 1 or 3, or a standard deviation or size is not positive.
     """
 
     mean: tuple[float, ...]
@@ -100,6 +100,7 @@ class Preprocessing:
     geometry: Geometry = field(default_factory=ResizeCrop)
 
     def __post_init__(self) -> None:
+        # Users may pass lists and arrays, and library configurations hold NumPy numbers; fingerprints need plain ones.
         object.__setattr__(self, "mean", tuple(map(float, self.mean)))
         object.__setattr__(self, "std", tuple(map(float, self.std)))
         object.__setattr__(self, "size", tuple(map(int, self.size)))
@@ -112,7 +113,7 @@ class Preprocessing:
 
     @property
     def channels(self) -> int:
-        """What the network expects: 1 or 3."""
+        """Number of channels that the network expects: 1 or 3."""
         return len(self.mean)
 
     def __str__(self) -> str:
@@ -121,10 +122,10 @@ class Preprocessing:
         return f"{self.geometry}; network sees {self.size[0]}×{self.size[1]}, mean ({mean}), std ({std})"
 
     def network_input(self, pixels: Pixels) -> NetworkInput:
-        """Resizes where needed, repeats gray for an RGB network, subtracts the mean, divides by std.
+        """Resizes pixels of another size, repeats gray for an RGB network, subtracts the mean, divides by std.
 
         Raises:
-            InputError: If the pixels' channels cannot become the network's.
+            InputError: If the pixels have neither one channel nor as many as the network expects.
         """
         if pixels.shape[1] not in (1, self.channels):
             raise InputError(f"expected {self.channels} channels; got {pixels.shape[1]}")
@@ -138,13 +139,15 @@ class Preprocessing:
 
 
 def with_channels(picture: PILImage.Image, channels: int) -> PILImage.Image:
-    """The picture with 1 or 3 channels; gray becomes RGB, also back where it was saved so, colour never becomes gray.
+    """The picture with 1 or 3 channels.
+
+    Gray becomes RGB; RGB with three equal channels becomes gray; any other colour picture is never made gray.
 
     Raises:
-        InputError: If a colour picture meets a gray contract, or a channel has more than 8 bits.
+        InputError: If a colour picture would have to become gray, or a channel has more than 8 bits.
     """
     mode = PIL_MODES[channels]
-    if picture.mode[0] in "IF":  # PIL would not scale their values but cut them at 255
+    if picture.mode[0] in "IF":  # PIL would clip their values at 255
         raise InputError(
             f"expected a picture with 8 bits per channel; got PIL mode {picture.mode!r}.\n"
             "  Scale its values to 0 to 255 and convert it to 'L' first."
@@ -155,16 +158,16 @@ def with_channels(picture: PILImage.Image, channels: int) -> PILImage.Image:
 
 
 def _unpacked(picture: PILImage.Image) -> PILImage.Image:
-    """Palettes by way of RGBA: PIL warns of those with transparency."""
+    """The picture as RGBA if it has a palette: PIL warns when palettes with transparency become RGB at once."""
     return picture.convert("RGBA") if picture.mode == "P" else picture
 
 
 def _gray_of(picture: PILImage.Image) -> PILImage.Image:
-    """One of three equal channels."""
+    """The one channel of a picture whose three channels are equal."""
     red, green, blue = _unpacked(picture).convert("RGB").split()
     if not red.tobytes() == green.tobytes() == blue.tobytes():
         raise InputError(
             f"expected a gray picture; got PIL mode {picture.mode!r} with colours in it.\n"
-            "  Convert it knowingly: picture.convert('L')"
+            "  To discard the colours, convert it yourself: picture.convert('L')"
         )
     return red

@@ -20,7 +20,7 @@ from robustify.errors import InputError, ModelError
 
 
 def load(name: str, /) -> ImageClassifier:
-    """A pretrained timm model in evaluation mode.
+    """Loads a pretrained timm model in evaluation mode.
 
     Raises:
         InputError: If timm does not know the name, or the folder holds no timm model.
@@ -41,17 +41,17 @@ def load(name: str, /) -> ImageClassifier:
 
 
 def names(pattern: str = "*", /) -> list[str]:
-    """Pretrained models that timm knows by name."""
+    """Names of pretrained timm models that match a shell-style pattern."""
     import timm
 
     return sorted(timm.list_pretrained(pattern))
 
 
 def wrap(network: nn.Module, *, name: str | None = None) -> ImageClassifier:
-    """A timm model of this process, with the preprocessing of its own configuration.
+    """Wraps a timm model that is in memory, with the preprocessing of its own configuration.
 
     Raises:
-        ModelError: If it was created without a head or, from a folder, without its weights.
+        ModelError: If it has no classification head, is in training mode, or came from a folder without its weights.
     """
     config = _data_config(network)
     card: dict[str, Any] = dict(getattr(network, "pretrained_cfg", None) or {})
@@ -83,7 +83,7 @@ def wrap(network: nn.Module, *, name: str | None = None) -> ImageClassifier:
 
 
 def _data_config(network: nn.Module) -> dict[str, Any]:
-    """timm's own, adapted as timm does to the channels and size that this network was created with."""
+    """timm's data configuration, for the channels and the size that this network was created with."""
     from timm.data import resolve_model_data_config
 
     config: dict[str, Any] = resolve_model_data_config(network)
@@ -96,18 +96,18 @@ def _data_config(network: nn.Module) -> dict[str, Any]:
 
 
 def _labels(network: nn.Module, card: dict[str, Any]) -> Sequence[str] | None:
-    """The configuration's own names, else the first lemma of ImageNet's synsets, else None."""
+    """Class names from the configuration, or else those of ImageNet if timm says so, or else None."""
     from timm.data import infer_imagenet_subset
 
     named = card.get("label_names") or ()
-    if len(named) == network.num_classes:  # not so where the head was replaced
+    if len(named) == network.num_classes:  # differs where the head was replaced
         return list(named.values() if isinstance(named, dict) else named)
     subset = infer_imagenet_subset(network)
     return None if subset is None else imagenet_labels(subset)
 
 
 def imagenet_labels(subset: str = "imagenet-1k") -> list[str]:
-    """The names of ImageNet's classes, with their definition where a name is not enough (two are cranes)."""
+    """Names of ImageNet's classes; those that several classes share, such as crane, with their definitions."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo(subset)
@@ -117,7 +117,7 @@ def imagenet_labels(subset: str = "imagenet-1k") -> list[str]:
 
 
 def _looks_untrained(network: nn.Module) -> bool:
-    """Whether every normalisation layer still has the weights it is created with."""
+    """Whether the weights of every normalisation layer are constant, as they are before training."""
     norms = [module for module in network.modules() if "norm" in type(module).__name__.lower()]
     found = [getattr(module, "weight", None) for module in norms]
     weights = [weight for weight in found if isinstance(weight, torch.Tensor)]

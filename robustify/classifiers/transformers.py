@@ -23,7 +23,7 @@ from robustify.types import Bytes
 
 
 def load(name: str, /) -> ImageClassifier:
-    """A pretrained image classifier with its image processor, from the Hub or a folder.
+    """Loads a pretrained image classifier with its image processor, from the Hub or a folder.
 
     Raises:
         InputError: If there is no such model, or the folder is not a transformers folder.
@@ -50,7 +50,7 @@ def load(name: str, /) -> ImageClassifier:
 
 
 def names(pattern: str = "*", /) -> list[str]:
-    """Nothing: the Hub is too large to list; see https://huggingface.co/models?pipeline_tag=image-classification."""
+    """No names, since the Hub is too large to list; see https://huggingface.co/models?pipeline_tag=image-classification."""
     del pattern
     return []
 
@@ -62,13 +62,13 @@ def wrap(
     name: str | None = None,
     licence: str | None = None,
 ) -> ImageClassifier:
-    """A transformers model of this process with its image processor.
+    """Wraps a transformers model that is in memory, with its image processor.
 
     Raises:
-        ModelError: If the model returns no logits per image, or is in training mode.
-        InputError: If the processor does not resize to a fixed size, rescale and normalise, and nothing else.
+        ModelError: If the model is no image classifier, or is in training mode.
+        InputError: If the processor does anything but resize to a fixed size, crop, rescale and normalise.
     """
-    if "ForImageClassification" not in type(model).__name__:  # some end in WithTeacher, or in how they learn
+    if "ForImageClassification" not in type(model).__name__:  # some names go on: "…WithTeacher"
         raise ModelError(
             f"expected a model for image classification; got {type(model).__name__}.\n"
             "  Load it with AutoModelForImageClassification."
@@ -88,7 +88,7 @@ def wrap(
 
 @final
 class LogitsOf(nn.Module):
-    """Unpacks `.logits` from a transformers output."""
+    """Returns the logits from a transformers model's output."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -102,7 +102,13 @@ class LogitsOf(nn.Module):
 @final
 @dataclass(frozen=True)
 class ProcessorGeometry(Geometry):
-    """The image processor's own resize and crop; its backend (torchvision or PIL) is kept."""
+    """Resize and crop by a transformers image processor, with its own backend (torchvision or PIL).
+
+    Arguments:
+        processor: The image processor.
+        size: Height and width of its output.
+        interpolation: Interpolation of its resize.
+    """
 
     processor: Any
     size: tuple[int, int]
@@ -120,7 +126,7 @@ class ProcessorGeometry(Geometry):
         return (pixels * 255).round().clamp(0, 255).to(torch.uint8)
 
     def _scaled(self, height: int, width: int) -> dict[str, Any]:
-        """The processor's sizes, in proportion, where a denoiser works at another resolution."""
+        """The processor's sizes in proportion, as arguments, where a denoiser works at another size."""
         if (height, width) == self.size:
             return {}
         factor = {"height": height / self.size[0], "width": width / self.size[1]}
@@ -137,7 +143,7 @@ class ProcessorGeometry(Geometry):
 
 
 def _preprocessing(processor: Any, *, channels: int) -> Preprocessing:  # noqa: ANN401
-    """Mean, std and size from an image processor; timm's data configuration where it wraps timm."""
+    """Preprocessing of an image processor; of timm's data configuration where the processor wraps timm."""
     config = getattr(processor, "data_config", None)
     if config:
         border = tuple(config["mean"])
@@ -159,26 +165,26 @@ def _preprocessing(processor: Any, *, channels: int) -> Preprocessing:  # noqa: 
 
 
 def _probe(channels: int) -> PILImage.Image:
-    """A picture of no special size whose channels have brightnesses of their own."""
+    """A picture of unusual size, whose channels differ in brightness."""
     noise = np.random.default_rng(0).integers(0, 60, (211, 307, channels), dtype=np.uint8)
     return PILImage.fromarray((noise + np.uint8(90) * np.arange(channels, dtype=np.uint8)).squeeze())
 
 
 def _network_size(processor: Any, probe: PILImage.Image) -> tuple[int, int]:  # noqa: ANN401
-    """Height and width that leave the processor, if every picture leaves it with the same."""
+    """Height and width of the processor's output, which must not depend on the picture."""
     pictures = probe, probe.transpose(PILImage.Transpose.ROTATE_90)
     upright, turned = (tuple(processor(images=p, return_tensors="pt")["pixel_values"][0].shape) for p in pictures)
     if upright != turned or len(upright) != 3:
         raise InputError(
-            f"expected an image processor with a fixed output size; {type(processor).__name__} makes "
-            f"{upright} and {turned} of pictures of size {pictures[0].size} and {pictures[1].size}.\n"
+            f"expected an image processor with a fixed output size; {type(processor).__name__} makes shapes {upright} "
+            f"and {turned} from pictures of size {pictures[0].size} and {pictures[1].size}.\n"
             "  Set do_center_crop and crop_size, or size={'height': …, 'width': …}."
         )
     return upright[1:]
 
 
 def _check_split(processor: Any, preprocessing: Preprocessing, probe: PILImage.Image) -> None:  # noqa: ANN401
-    """Noise goes between geometry and normalisation: together they must be all that the processor does.
+    """Checks that geometry and normalisation are all that the processor does, since noise is added between them.
 
     Raises:
         InputError: If it also swaps channels, normalises twice, pads after normalising or rescales otherwise.
@@ -190,13 +196,13 @@ def _check_split(processor: Any, preprocessing: Preprocessing, probe: PILImage.I
     if not torch.allclose(split, whole.float(), atol=1e-4) or bool((brightness.diff() < 0).any()):
         raise InputError(
             f"expected an image processor that resizes, crops, rescales bytes by 1/255 and normalises RGB; "
-            f"{type(processor).__name__} does something else to a picture.\n"
+            f"{type(processor).__name__} does something else.\n"
             "  Wrap the model with an explicit preprocessing=Preprocessing(…)."
         )
 
 
 def _interpolation(processor: Any) -> str:  # noqa: ANN401
-    """The name that torch knows for PIL's resampling code."""
+    """Name of the processor's interpolation, from PIL's resampling code; bilinear where it has none."""
     code = getattr(processor, "resample", None)
     names_by_code = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
     return names_by_code.get(int(code), "bilinear") if code is not None else "bilinear"

@@ -1,4 +1,4 @@
-"""A classifier that already lives in this process becomes an `ImageClassifier`."""
+"""Wrapping of classifiers that are already in memory."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from robustify.classifiers.base import ImageClassifier
 from robustify.classifiers.preprocessing import Preprocessing
-from robustify.classifiers.zero_shot import ZeroShotModel as ZeroShotModel
+from robustify.classifiers.zero_shot import ZeroShotModel
 from robustify.errors import InputError
 
 
@@ -19,12 +19,18 @@ def wrap(
     tokenizer: Callable[..., Tensor] | None = None,
     labels: Sequence[str] | None = None,
 ) -> ImageClassifier | ZeroShotModel:
-    """Wraps a timm model, an open_clip model with its tokenizer, a transformers model with its processor, or any
-    module with an explicit preprocessing and, where known, the names of its classes.
+    """Wraps a model that is in memory as a classifier; an image-text model as a `ZeroShotModel`, which needs classes.
+
+    Arguments:
+        model: A network in evaluation mode. A timm model needs nothing else.
+        preprocessing: Preprocessing of any module.
+        processor: Image processor of a transformers model.
+        tokenizer: Tokenizer of an open_clip model.
+        labels: Names of the classes, with `preprocessing` only; the class indices if None.
 
     Raises:
-        InputError: If it is not clear how the model wants its pixels.
-        ModelError: If the model is no classifier or not one fixed function.
+        InputError: If it is not known how the model preprocesses pixels, or more than one way is given.
+        ModelError: If the model is no classifier, or is in training mode.
     """
     companions = {"preprocessing": preprocessing, "processor": processor, "tokenizer": tokenizer}
     given = [name for name, companion in companions.items() if companion is not None]
@@ -54,6 +60,6 @@ def _hint(model: nn.Module) -> str:
     if hasattr(model, "encode_text"):
         return f"{name} looks like an open_clip model; give its tokenizer and classes too: tokenizer=…, classes=[…]"
     return (
-        f"{name} does not say how it wants its pixels.\n"
+        f"{name} does not say how it preprocesses pixels.\n"
         "  Pass preprocessing=Preprocessing(mean=(…), std=(…), size=(height, width))."
     )

@@ -10,12 +10,13 @@ class ZeroShotModel(ABC):
     """An image-text model that becomes a classifier once it is told the classes."""
 
     name: str
+    """Name of the model in certificates and reports."""
 
     @abstractmethod
     def classifier(self, classes: Sequence[str], templates: str | Sequence[str]) -> ImageClassifier:
-        """The image tower with a head made of the classes' texts; the text tower is not needed after.
+        """The image tower with a head made from the classes' texts; the text tower is not needed afterwards.
 
         Arguments:
-            classes: At least two names.
+            classes: Names of the classes, at least two.
             templates: Format strings such as `"a photo of a {}."`, or the name of a set.
         """
