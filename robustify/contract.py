@@ -1,13 +1,18 @@
-"""What a base function is: the space in which noise is added and radii live, and how the networks compute."""
+"""Two parts of what defines a base function: the space of its inputs, and how its networks compute."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class InputContract:
-    """The space in which noise is added and the radius lives.
+    """The space in which noise is added and radii are measured: pixels in [0, 1], after resize and crop.
 
-    Pixels in [0, 1] of this shape, after resize and crop, before noise; what is measured is never clipped.
+    Noisy pixels are never clipped.
+
+    Arguments:
+        channels: Number of channels, 1 or 3.
+        height: Height in pixels.
+        width: Width in pixels.
     """
 
     channels: int

@@ -1,7 +1,7 @@
 """Measures the zoo on its held-out images and writes the figures into `record.json`.
 
-`python examples/zoo/measure.py`: one-step denoise-and-classify accuracy at four noise levels, with the raw noisy
-accuracy beside it, for the shipped denoiser before each shipped classifier.
+`python examples/zoo/measure.py` finds the accuracy of each shipped classifier at four noise levels, on images that the
+shipped denoiser cleaned in one step and on noisy images.
 """
 
 import json
@@ -24,7 +24,7 @@ BATCH = 125
 
 @torch.inference_mode()
 def noisy_accuracy(classifier: ImageClassifier, denoiser: Denoiser, sigma: float, *, draws: int = DRAWS) -> float:
-    """Share of single noisy, denoised draws that are classified rightly, over all held-out images."""
+    """Share of noisy, denoised draws that are classified correctly, over all held-out images."""
     arrays = load_file(HELD_OUT)
     images, labels = arrays["images"].float() / 255, arrays["labels"]
     generator = torch.Generator().manual_seed(0)

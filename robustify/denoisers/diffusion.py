@@ -1,9 +1,9 @@
 r"""One step of a pretrained pixel-space diffusion model: `diffusers:google/ddpm-cifar10-32`, `diffusers:/folder`.
 
 The model was trained on :math:`y_t = \sqrt{\bar\alpha_t}\, y + \sqrt{1 - \bar\alpha_t}\, z` with
-:math:`y = 2x - 1`. Pixel noise :math:`\sigma` is noise :math:`2\sigma` there, so the matching level is
-:math:`\bar\alpha = 1 / (1 + 4\sigma^2)` and the timestep, a real number, is the one whose log signal-to-noise
-ratio is :math:`-2 \log 2\sigma`.
+:math:`y = 2x - 1` for pixels x in [0, 1]. Noise of standard deviation :math:`\sigma` in x is noise of :math:`2\sigma`
+in y, which is the model's noise where :math:`\bar\alpha = 1 / (1 + 4\sigma^2)`. The timestep, a real number, is the
+one whose log signal-to-noise ratio is :math:`-2 \log 2\sigma`.
 
 References:
     (Certified!!) Adversarial Robustness for Free!, Carlini et al., 2023, https://arxiv.org/abs/2206.10550
@@ -34,8 +34,9 @@ class DiffusionDenoiser(Denoiser):
     """Denoises with one call of a diffusers `UNet2DModel`.
 
     Arguments:
-        network: Maps (B, C, H, W) and timesteps (B) to a prediction with C channels, or 2C where it also learned
-            the variance, which is dropped. Used as it is: in channels-last memory it is a little faster.
+        network: A diffusers network in evaluation mode, which maps images of shape (B, C, H, W) and timesteps of shape
+            (B) to a prediction with C channels, or with 2C where it also learned the variance, which is not used.
+            Neither moved nor changed; in channels-last memory it is a little faster.
         scheduler: A diffusers scheduler with `alphas_cumprod` and `config.prediction_type`.
         name: Name in certificates and reports.
         licence: Licence of the weights, where it is known.
@@ -117,10 +118,12 @@ def _factors(sigma: float) -> tuple[float, float]:
 
 
 def load(name: str, /) -> DiffusionDenoiser:
-    """A diffusers pipeline folder or Hub id with a pixel-space `unet` and a `scheduler`.
+    """Loads a diffusers pipeline with a pixel-space `unet` and a `scheduler` from a folder or the Hub.
+
+    The network is put into channels-last memory.
 
     Raises:
-        InputError: If there is no such pipeline, or it is not a folder that diffusers wrote.
+        InputError: If there is no such pipeline, or the folder was not written by diffusers.
         ModelError: If the pipeline works on latents or needs conditions.
     """
     from diffusers import DiffusionPipeline
@@ -145,13 +148,17 @@ def load(name: str, /) -> DiffusionDenoiser:
 
 
 def names(pattern: str = "*", /) -> list[str]:
-    """Nothing: the Hub is too large to list; see https://huggingface.co/models?library=diffusers."""
+    """No names, since the Hub is too large to list; see https://huggingface.co/models?library=diffusers."""
     del pattern
     return []
 
 
 def from_pipeline(pipeline: Any, *, name: str, licence: str | None = None) -> DiffusionDenoiser:  # noqa: ANN401
-    """The network and scheduler of an unconditional diffusers pipeline."""
+    """Wraps the network and the scheduler of an unconditional diffusers pipeline.
+
+    Raises:
+        ModelError: If the pipeline works on latents or needs conditions.
+    """
     parts = pipeline.components
     if "unet" not in parts or "scheduler" not in parts or {"vae", "vqvae", "text_encoder"} & parts.keys():
         raise ModelError(
@@ -172,7 +179,7 @@ def _check_network(network: nn.Module, config: Any) -> None:  # noqa: ANN401
     if any(module.training for module in network.modules()):
         raise ModelError("the denoiser is in training mode: its output would be random. Call .eval() first.")
     if any(config.get(key) for key in ("num_class_embeds", "class_embed_type", "cross_attention_dim")):
-        raise ModelError(f"expected an unconditional network; {type(network).__name__} wants classes or text")
+        raise ModelError(f"expected an unconditional network; {type(network).__name__} needs classes or text")
     if config["out_channels"] not in (config["in_channels"], 2 * config["in_channels"]):
         raise ModelError(
             f"expected as many output channels as input channels, or twice as many (learned variance); "
@@ -188,12 +195,12 @@ def _prediction(scheduler: Any) -> str:  # noqa: ANN401
 
 
 def _log_snr(scheduler: Any) -> np.ndarray[Any, np.dtype[np.float64]]:  # noqa: ANN401
-    """log(alpha_bar / (1 - alpha_bar)) per step, decreasing, float64."""
+    """log(alpha_bar / (1 - alpha_bar)) at each step, decreasing, float64."""
     table = getattr(scheduler, "alphas_cumprod", None)
     if table is None:
         raise ModelError(f"expected a scheduler with alphas_cumprod; {type(scheduler).__name__} has none")
     alpha_bar = table.double().cpu().numpy()
-    # Zero-terminal-SNR schedules end at exactly 0: a noise level that no sigma asks for.
+    # Schedules of zero terminal SNR end at exactly 0, the noise of an infinite sigma.
     kept = alpha_bar[:-1] if alpha_bar[-1] == 0 else alpha_bar
     if not (kept[-1] > 0 and kept[0] < 1 and np.all(np.diff(kept) < 0)):
         raise ModelError("expected alphas_cumprod that strictly decrease within (0, 1)")

@@ -1,4 +1,4 @@
-"""A denoiser that already lives in this process."""
+"""Wrapping of denoisers that are already in memory."""
 
 from robustify.denoisers.base import Denoiser
 from robustify.denoisers.diffusion import DiffusionDenoiser, from_pipeline
@@ -6,10 +6,10 @@ from robustify.errors import InputError
 
 
 def wrap(denoiser: object) -> Denoiser:
-    """A `Denoiser` as it is; a diffusers pipeline, or a pair (network, scheduler), as a one-step denoiser.
+    """Wraps a diffusers pipeline, or a pair (network, scheduler), as a one-step denoiser; a `Denoiser` stays as it is.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If it is none of these.
         ModelError: If the network cannot denoise pixels.
     """
     if isinstance(denoiser, Denoiser):

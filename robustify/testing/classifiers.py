@@ -18,11 +18,11 @@ from robustify.types import Logits, Pixels
 def check_classifier(classifier: ImageClassifier) -> None:
     """Checks that a classifier is one fixed, differentiable function of each image; logits are finite, labels distinct.
 
-    It is asked about a texture, the same under noise, black and white; about gray pixels, pixels of another
-    size, and pictures. Costs about 30 forward passes of one image and 2 backward ones.
+    It classifies a texture, the texture under noise, black and white, gray pixels, pixels of another size and pictures.
+    Takes the time of about 30 forward and 2 backward passes of one image, and of three batches of 16.
 
     Raises:
-        ModelError: If no certificate would hold for it, or nobody could read one.
+        ModelError: If no certificate would hold for it, or its labels are ambiguous.
     """
     check_evaluation_mode(classifier)
     _check_labels(classifier)
@@ -47,7 +47,7 @@ def _check_labels(classifier: ImageClassifier) -> None:
 
 
 def _check_geometry(preprocessing: Preprocessing, name: str) -> None:
-    """Pictures of another size, gray and (for an RGB network) colour, become bytes of the network's size."""
+    """Checks that pictures of another size, in gray and in colour for RGB, become bytes of the network's size."""
     height, width = preprocessing.size
     texture = np.random.default_rng(0).integers(0, 256, (height + 7, 2 * width, 3), dtype=np.uint8)
     for channels in {1, preprocessing.channels}:
@@ -62,7 +62,7 @@ def _check_geometry(preprocessing: Preprocessing, name: str) -> None:
 
 
 def _probe(classifier: ImageClassifier) -> Pixels:
-    """A texture, the same under noise (beyond [0, 1], as plain smoothing has it), black and white."""
+    """A texture, the texture under noise (outside [0, 1] too, as in plain smoothing), black and white."""
     shape = (classifier.preprocessing.channels, *classifier.preprocessing.size)
     generator = torch.Generator().manual_seed(0)
     texture = torch.rand(shape, generator=generator)

@@ -23,7 +23,7 @@ def check_denoiser(denoiser: Denoiser, clean: Pixels, *, sigma: float) -> None:
         sigma: Standard deviation of the noise to be removed, in [0, 1] pixels; choose one that people will use.
 
     Raises:
-        InputError: If `clean` is not in [0, 1] or has not the denoiser's shape.
+        InputError: If `clean` is not in [0, 1], or does not have the denoiser's shape.
         ModelError: If the denoiser breaks its contract.
     """
     _check_clean(denoiser, clean)

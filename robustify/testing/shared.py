@@ -1,4 +1,4 @@
-"""What the checks of every kind share."""
+"""Helpers that the checks of several kinds share."""
 
 from collections.abc import Callable
 

@@ -16,10 +16,10 @@ def check_source(source: object) -> None:
     """Checks that a source has `load(name)` and `names(pattern)`; names come sorted and filtered.
 
     Arguments:
-        source: What the entry point resolves to: a module, usually.
+        source: Object to which the entry point resolves, usually a module.
 
     Raises:
-        ModelError: If it is no source.
+        ModelError: If it is no such source.
     """
     _check_signature(source, "load", ["name"])
     _check_signature(source, "names", [])

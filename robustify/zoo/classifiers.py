@@ -10,7 +10,7 @@ _NAMES = ("open_clip", "timm", "transformers")
 
 
 def load(name: str, /) -> ImageClassifier | ZeroShotModel:
-    """A shipped model, through the source of its own library.
+    """Loads a shipped model through the source of its own library.
 
     Raises:
         InputError: If the zoo has no such classifier.
@@ -23,7 +23,7 @@ def load(name: str, /) -> ImageClassifier | ZeroShotModel:
 
 
 def names(pattern: str = "*", /) -> list[str]:
-    """What the zoo has."""
+    """Names of the zoo's classifiers that match a shell-style pattern."""
     return [name for name in _NAMES if fnmatchcase(name, pattern)]
 
 

@@ -8,7 +8,7 @@ from robustify.zoo import FOLDER
 
 
 def load(name: str, /) -> Denoiser:
-    """The shipped denoiser.
+    """Loads the shipped denoiser.
 
     Raises:
         InputError: If the zoo has no such denoiser.
@@ -21,5 +21,5 @@ def load(name: str, /) -> Denoiser:
 
 
 def names(pattern: str = "*", /) -> list[str]:
-    """What the zoo has."""
+    """Names of the zoo's denoisers that match a shell-style pattern."""
     return [name for name in ("ddpm",) if fnmatchcase(name, pattern)]

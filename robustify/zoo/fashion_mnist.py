@@ -1,6 +1,6 @@
 """Fashion-MNIST, read from its idx files and zero-padded from 28×28 to 32×32.
 
-Zero padding keeps every ℓ2 norm, so radii compare with figures published for 28×28.
+Zero padding keeps ℓ2 norms, so radii can be compared with figures published for 28×28.
 
 References:
     Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms,
@@ -18,7 +18,7 @@ from torch import Tensor
 from robustify.errors import InputError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package `dataset-fashion-mnist` puts the files."""
+"""Folder into which Debian's package `dataset-fashion-mnist` puts the files."""
 
 CLASSES = (
     "t-shirt",
@@ -47,7 +47,7 @@ def _read_idx(path: Path) -> Tensor:
 
 
 def read(split: Literal["train", "test"], folder: Path = DEBIAN_FOLDER) -> tuple[Tensor, Tensor]:
-    """Images, uint8 of shape (N, 1, 32, 32), and labels, int64 of shape (N).
+    """Reads the images of a split, uint8 of shape (N, 1, 32, 32), and their labels, int64 of shape (N).
 
     Raises:
         InputError: If the folder lacks the files.

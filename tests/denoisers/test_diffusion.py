@@ -305,7 +305,7 @@ class TestRefusal:
     def test_conditional_network(self, config: dict[str, object]) -> None:
         network = nn.Identity().eval()
         network.config = {**CONFIG, **config}
-        with pytest.raises(ModelError, match="unconditional network; Identity wants classes or text"):
+        with pytest.raises(ModelError, match="unconditional network; Identity needs classes or text"):
             DiffusionDenoiser(network, DDPMScheduler())
 
     def test_class_conditional_unet(self, awaken: Callable[[nn.Module], nn.Module]) -> None:

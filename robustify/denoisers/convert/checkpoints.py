@@ -1,8 +1,8 @@
-r"""Turns the two public diffusion checkpoints of certified robustness into stock diffusers folders.
+r"""Converts two public diffusion checkpoints, known from certified robustness, to diffusers folders.
 
-OpenAI's U-Nets and diffusers' `UNet2DModel` are the same function with parameters under other names
-(`convert_layout`), so a converted folder needs none of the original code: `DDPMPipeline.from_pretrained`
-samples from it, and `robustify` denoises with it.
+OpenAI's U-Nets and diffusers' `UNet2DModel` are the same function with other names for its parameters (see `layout`),
+so a converted folder needs none of the original code: `DDPMPipeline.from_pretrained` samples from it, and `robustify`
+denoises with it.
 
 References:
     Diffusion Models Beat GANs on Image Synthesis, Dhariwal, Nichol, 2021, https://arxiv.org/abs/2105.05233
@@ -35,7 +35,13 @@ from robustify.errors import InputError
 
 @dataclass(frozen=True)
 class Family:
-    """A published checkpoint: its file name, its network, and the arguments of its `DDPMScheduler`."""
+    """A published checkpoint.
+
+    Arguments:
+        file: Name of its file.
+        layout: Shape of its network.
+        schedule: Arguments of its `DDPMScheduler`.
+    """
 
     file: str
     layout: Layout
@@ -43,14 +49,13 @@ class Family:
 
 
 def cosine_betas(*, trained: int, seen: int) -> list[float]:
-    r"""The cosine schedule, thinned so that an index of it is the time that the network sees.
+    r"""Betas of the cosine schedule, thinned so that their index is the time that the network is given.
 
-    Networks trained with `rescale_timesteps` see :math:`t' = 1000 t / T` at step :math:`t < T`. Neither
-    `UNet2DModel` nor `DDPMScheduler` has a field for that factor. But a schedule of 1000 steps with
-    :math:`\bar\alpha'_{t'} = \bar\alpha_{t' T / 1000}` needs none: its own index :math:`t'` is what the
-    network must be given. So stock pipelines run the original process respaced to every
-    :math:`T / 1000`-th step, and so a denoiser may solve for a continuous :math:`t'` by interpolating the
-    log signal-to-noise ratio over this index.
+    Networks trained with `rescale_timesteps` are given :math:`t' = 1000 t / T` at step :math:`t < T`. Neither
+    `UNet2DModel` nor `DDPMScheduler` has a field for that factor, but a schedule of 1000 steps with
+    :math:`\bar\alpha'_{t'} = \bar\alpha_{t' T / 1000}` needs none: its index :math:`t'` is the time that the network
+    must be given. Pipelines of diffusers then run the original process with every :math:`T / 1000`-th step, and a
+    denoiser finds a real-valued :math:`t'` by interpolating the log signal-to-noise ratio over this index.
 
     References:
         Improved Denoising Diffusion Probabilistic Models, Nichol, Dhariwal, 2021, equation 17 and section 4,
@@ -58,7 +63,7 @@ def cosine_betas(*, trained: int, seen: int) -> list[float]:
 
     Arguments:
         trained: Number of steps in training, :math:`T`, a multiple of `seen`.
-        seen: Number of steps to return, 1000 for every OpenAI model.
+        seen: Number of steps that the network is given, 1000 for every OpenAI model.
 
     Returns:
         :math:`\beta'_{t'} = 1 - \bar\alpha'_{t'} / \bar\alpha'_{t'-1}`, where :math:`\bar\alpha'_{-1} = 1`.
@@ -67,7 +72,7 @@ def cosine_betas(*, trained: int, seen: int) -> list[float]:
     def signal(time: float) -> float:
         return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
 
-    # OpenAI also caps every beta at 0.999; that changes the last of the T steps alone, which thinning drops.
+    # OpenAI also caps betas at 0.999, which changes only the last of the T steps, and that one is left out here.
     times = [0.0, *((t + 1) / trained for t in range(0, trained, trained // seen))]
     return [1 - signal(after) / signal(before) for before, after in pairwise(times)]
 
@@ -112,25 +117,25 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
         ),
     }
 )
-"""The checkpoints that `convert` knows, by the name of the repository that published them."""
+"""Checkpoints that `convert` knows, by the name of the repository that published them."""
 
 _UNREADABLE = (
     *(OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError),
     *(UnpicklingError, struct.error, SafetensorError),
 )
-"""What `torch.load` and safetensors raise for files that are cut short, altered, or something else."""
+"""Exceptions that `torch.load` and safetensors raise for files that are incomplete, damaged or of another kind."""
 
 
 def _known() -> str:
-    """The sentence that lists all families, for error texts."""
+    """A sentence that lists all families, for error texts."""
     return "Known families: " + "; ".join(f"{name!r} for {family.file}" for name, family in FAMILIES.items())
 
 
 def build(state: Mapping[str, Tensor], family: Family) -> DDPMPipeline:
-    """The stock pipeline of a checkpoint of a family, in float32 and in evaluation mode.
+    """The diffusers pipeline of a checkpoint, in float32 and in evaluation mode.
 
     Raises:
-        InputError: If the checkpoint is not one of the family.
+        InputError: If the checkpoint is not of the family.
     """
     network = empty_network(family.layout)
     network.load_state_dict(map_state_dict(state, family.layout), strict=True, assign=True)
@@ -151,7 +156,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except _UNREADABLE as error:  # torch's own text advises to load unsafely: name the error alone
+    except _UNREADABLE as error:  # torch's own text advises to load unsafely, so only the kind of error is named
         raise InputError(
             f"expected a state dict; {path} is damaged, incomplete, or holds more than tensors"
             f" ({type(error).__name__}). Download it again"
@@ -164,15 +169,15 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def convert(family: str, checkpoint: Path, out: Path) -> None:
-    """Writes a public checkpoint as a `DDPMPipeline` folder: model_index.json, unet/, scheduler/.
+    """Converts a public checkpoint to a `DDPMPipeline` folder with model_index.json, unet/ and scheduler/.
 
     Arguments:
         family: A name in `FAMILIES`.
-        checkpoint: The downloaded file; `FAMILIES[family].file` is the name it is published under.
-        out: A folder that is empty or does not exist.
+        checkpoint: The downloaded file, which was published as `FAMILIES[family].file`.
+        out: Folder to write to, empty or new.
 
     Raises:
-        InputError: If the family is unknown, `out` is in use, or the checkpoint is not one of the family.
+        InputError: If the family is unknown, `out` is not empty, or the checkpoint is not of the family.
     """
     if family not in FAMILIES:
         raise InputError(f"no family named {family!r}. {_known()}")

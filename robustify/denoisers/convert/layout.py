@@ -1,8 +1,8 @@
-"""How OpenAI's U-Nets and diffusers' `UNet2DModel` name and order the same parameters.
+"""Correspondence of the parameters of OpenAI's U-Nets and of diffusers' `UNet2DModel`.
 
-Everything here is a function of a `Layout`, so a narrow network is mapped by the same lines as the published
-ones. Only one thing is more than a name: OpenAI keeps query, key and value of an attention block in one
-width-1 convolution whose rows go head by head, diffusers in three linear layers.
+Everything here is a function of a `Layout`, so that tests map small networks by the same code as the published ones.
+Apart from names, one thing differs: OpenAI keeps query, key and value of an attention block in one convolution of width
+1, whose rows are ordered by head; diffusers keeps them in three linear layers.
 
 References:
     Diffusion Models Beat GANs on Image Synthesis, Dhariwal, Nichol, 2021, https://arxiv.org/abs/2105.05233
@@ -23,7 +23,7 @@ _Block: TypeAlias = tuple[str, str, Mapping[str, str]]
 """A block: its name in diffusers, its name at OpenAI, and the names of its parts, likewise."""
 
 _SHOWN = 3
-"""How many keys an error text shows of each kind."""
+"""Number of keys of each kind that an error text shows."""
 
 _ENDS = {
     "conv_in": "input_blocks.0.0",
@@ -46,16 +46,16 @@ _ATTENTION = {"group_norm": "norm", **dict.fromkeys(_QKV, "qkv"), "to_out.0": "p
 
 @dataclass(frozen=True)
 class Layout:
-    """An OpenAI U-Net for RGB images that predicts noise and variance (6 channels out).
+    """Shape of an OpenAI U-Net for RGB images that predicts noise and variance (6 channels).
 
     Arguments:
-        size: Height and width of the images it was trained on, in pixels.
+        size: Height and width of the training images, in pixels.
         channels: Width of the first level, a multiple of 32 (the number of normalisation groups).
-        multipliers: Width of each level over `channels`, from the finest level to the coarsest.
-        blocks: Residual blocks per level on the way down; there is one more on the way up.
+        multipliers: Width of each level as a multiple of `channels`, from the finest level to the coarsest.
+        blocks: Residual blocks in each level on the way down; there is one more on the way up.
         head_channels: Width of one attention head.
         attention_levels: Levels, counted from 0, with attention after every residual block.
-        updown: Whether residual blocks change the resolution (`resblock_updown`), not convolutions.
+        updown: Whether residual blocks change the resolution (`resblock_updown`), rather than convolutions.
     """
 
     size: int
@@ -68,7 +68,7 @@ class Layout:
 
 
 def empty_network(layout: Layout) -> UNet2DModel:
-    """The diffusers network of a layout on the meta device: names and shapes without values."""
+    """The diffusers network of a layout on the meta device, with names and shapes but without values."""
     plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if layout.updown else ("DownBlock2D", "UpBlock2D")
     attentive = ("AttnDownBlock2D", "AttnUpBlock2D")
     levels = [attentive if i in layout.attention_levels else plain for i in range(len(layout.multipliers))]
@@ -90,7 +90,7 @@ def empty_network(layout: Layout) -> UNet2DModel:
 
 
 def _level(ours: str, theirs: str, first: int, *, blocks: int, attends: bool) -> Iterator[_Block]:
-    """The residual and attention blocks of one level, whose first block at OpenAI has the number `first`."""
+    """The residual and attention blocks of one level, whose first block has the number `first` at OpenAI."""
     for i in range(blocks):
         yield f"{ours}.resnets.{i}", f"{theirs}.{first + i}.0", _RESNET
         if attends:
@@ -114,13 +114,13 @@ def _blocks(layout: Layout) -> Iterator[_Block]:
         ours, first = f"up_blocks.{coarsest - level}", (coarsest - level) * (blocks + 1)
         attends = level in layout.attention_levels
         yield from _level(ours, "output_blocks", first, blocks=blocks + 1, attends=attends)
-        if level > 0:  # upsampling shares the number of the level's last block, after its other parts
+        if level > 0:  # upsampling has the number of the level's last block, after its other parts
             parts = _RESNET if layout.updown else {"conv": "conv"}
             yield f"{ours}.upsamplers.0", f"output_blocks.{first + blocks}.{1 + attends}", parts
 
 
 def parameter_names(layout: Layout) -> dict[str, str]:
-    """Where each parameter of the diffusers network is found in the checkpoint; q, k and v share a place."""
+    """The checkpoint's name for each parameter of the diffusers network; query, key and value share one name."""
     modules = dict(_ENDS)
     for ours, theirs, parts in _blocks(layout):
         modules |= {f"{ours}.{ours_part}": f"{theirs}.{theirs_part}" for ours_part, theirs_part in parts.items()}
@@ -143,15 +143,15 @@ def checkpoint_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
 def split_qkv(rows: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value, each of shape (C, ...), from OpenAI's legacy order of shape (3C, ...).
 
-    There, the rows are those of head 0 (its query, then its key, then its value), of head 1, and so on;
-    in diffusers, each of the three holds the rows of all heads.
+    There, the rows of head 0 (its query, then its key, then its value) are followed by those of head 1, and so on; in
+    diffusers, each of the three has the rows of all heads.
     """
     query, key, value = rows.reshape(heads, 3, -1, *rows.shape[1:]).unbind(1)
     return query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
 
 
 def _convert_tensor(name: str, tensor: Tensor, head_channels: int) -> Tensor:
-    """The value in float32 of the diffusers parameter `name`, from the checkpoint tensor that holds it."""
+    """The diffusers parameter `name` in float32, from the checkpoint's tensor that holds it."""
     part = name.split(".")[-2]
     if part in _QKV:
         tensor = split_qkv(tensor, tensor.shape[0] // (3 * head_channels))[_QKV.index(part)]
@@ -161,7 +161,7 @@ def _convert_tensor(name: str, tensor: Tensor, head_channels: int) -> Tensor:
 
 
 def _some(names: list[str]) -> str:
-    """The first names of a list, with the number of all."""
+    """The first names of a list, and how many there are in all."""
     return f"{len(names)} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
 
 
@@ -183,7 +183,7 @@ def _check_state(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ..
 
 
 def map_state_dict(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
-    """The state dict of `empty_network(layout)` from an OpenAI one; every key is used, none is left over.
+    """The state dict of `empty_network(layout)` from an OpenAI one, all of whose keys are used.
 
     Raises:
         InputError: If a key is missing, unexpected, or of another shape.
