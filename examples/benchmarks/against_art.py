@@ -81,7 +81,7 @@ def variants(sigma: float) -> dict[str, SmoothedClassifier]:
 
 def fresh(model: SmoothedClassifier, images: Tensor, n: int) -> Any:  # noqa: ANN401
     """Certificates of a model that has not been checked yet."""
-    model._probed = None
+    model.forget_checks()
     return model.certify(images, n=n, n0=N0, alpha=ALPHA, batch=BATCH)
 
 
@@ -122,7 +122,7 @@ def equal_n(
 
 def ratio(ours: list[Any], theirs: list[Any], clock: int) -> float:
     """The median over rounds of their time to ours."""
-    return round(statistics.median(b[clock] / a[clock] for a, b in zip(ours, theirs, strict=True)), 3)
+    return round(float(statistics.median(b[clock] / a[clock] for a, b in zip(ours, theirs, strict=True))), 3)
 
 
 def p_value(certificate: Certificate, counts: np.ndarray) -> float:

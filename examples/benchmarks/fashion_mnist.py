@@ -133,9 +133,13 @@ def taught(teacher: str, draws: int, out: Path) -> Tensor:
     if not file.exists():
         model = trained(teacher, 0.25, out, {})
         chunks = torch.split(fashion_mnist.read("train")[0], 2000)
-        votes = [p.votes for chunk in chunks for p in model.predict(list(chunk), n=draws, batch=512)]
+        votes = []
+        for chunk in chunks:
+            predictions = model.predict(list(chunk), n=draws, batch=512)
+            assert isinstance(predictions, list)
+            votes += [prediction.votes for prediction in predictions]
         save_file({"votes": torch.tensor(votes)}, file)
-    shares = load_file(file)["votes"].float()
+    shares: Tensor = load_file(file)["votes"].float()
     return shares / shares.sum(dim=1, keepdim=True)
 
 

@@ -38,7 +38,8 @@ def by_inversion(image: Tensor, sigma: float, draws: int) -> Tensor:
     uniform = torch.from_numpy(generator.random((draws, *image.shape)))
     normal = torch.special.ndtri(uniform.clamp_(min=2.0**-54))
     pixels = image.float() / 255
-    return ((255 * pixels).round() + (255 * sigma * normal).round().float()) / 255
+    noisy: Tensor = ((255 * pixels).round() + (255 * sigma * normal).round().float()) / 255
+    return noisy
 
 
 def main() -> None:

@@ -56,8 +56,9 @@ def vary(model: SmoothedClassifier, variant: str) -> SmoothedClassifier:
     if variant == "contiguous":
         model.to(memory_format=torch.contiguous_format)
     if variant == "compiled":
-        model.denoiser.network.compile(dynamic=False)  # not the denoiser: torch cannot compile its NumPy timestep
-        model.classifier.network.compile(dynamic=False)
+        # Not the denoiser as a whole: torch cannot compile its NumPy timestep.
+        for network in (*model.denoiser.children(), model.classifier.network):
+            network.compile(dynamic=False)
     return model
 
 
@@ -74,7 +75,7 @@ def tera_per_draw(model: SmoothedClassifier, image: torch.Tensor) -> float:
     """Floating-point operations of one draw, in 10^12."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model.logits(image.float()[None] / 255)
-    return counter.get_total_flops() / 1e12
+    return float(counter.get_total_flops()) / 1e12
 
 
 def main(

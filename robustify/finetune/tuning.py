@@ -278,7 +278,7 @@ class _Run:
             self.model.denoiser,
             family=self.model.family,
             precision=self.model.precision,
-            compiled=self.model.compiled,
+            compiled=self.model.pipeline.compiled,
         )
 
     def _say(self, text: str) -> None:

@@ -32,13 +32,13 @@ def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: 
     work = "steps: 2; noisy images: 16 × 1 epochs × 4 draws = 64; denoised first: 64\n"
     assert found.stdout.index(work) < found.stdout.index("objective            name=FTCADIS")
     assert "LoRA of rank 4" in found.stdout
-    assert "not recognised, last epoch:" in found.stdout
-    assert "copies of validation images recognised: " in found.stdout
-    for name in ("adapter/adapter_model.safetensors", "history.parquet", "hits.parquet", "training.svg", "tune.json"):
+    assert "copies not classified as their label, last epoch:" in found.stdout
+    assert "noisy accuracy on validation images: " in found.stdout
+    for name in ("adapter/adapter_model.safetensors", "history.parquet", "classes.parquet", "training.svg", "tune.json"):
         assert (tmp_path / "tuned" / name).is_file()
     told = robustify("status", "tuned").stdout
     assert told.startswith("training of zoo:timm with FTCADIS at sigma = 0.5\n2 of 2 steps, done\nloss: ")
-    assert "not recognised, last epoch: " in told
+    assert "copies not classified as their label, last epoch: " in told
     assert "held out, after epoch 1: hit " in told
     other = robustify("tune", "zoo:timm", data, *model, "--epochs", 2, *short[2:])
     assert other.status == 2
@@ -73,7 +73,7 @@ def test_what_cannot_be_tuned_is_said_at_once(data: Path, tmp_path: Path, robust
         (("zoo:timm", "nowhere"), "there is no file or folder 'nowhere'"),
         (("zoo:timm", data, "--validation", "nowhere"), "there is no file or folder 'nowhere'"),
         (("zoo:timm", data, "--objective", "ft-cadi"), "Did you mean 'ft-cadis'"),
-        (("zoo:timm", data, "--adapt", "some"), "expected adapt 'lora', 'full', 'head' or a Lora"),
+        (("zoo:timm", data, "--adapt", "some"), "expected adapt to be one of lora, full, head, a Lora"),
         (("zoo:timm", data, "--epochs", 0), "expected epochs and batch of at least 1"),
         (("zoo:timm", data, "--workers", -1), "Invalid value for '--workers'"),
     ]:
