@@ -32,14 +32,15 @@ def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: 
     work = "steps: 2; noisy images: 16 × 1 epochs × 4 draws = 64; denoised first: 64\n"
     assert found.stdout.index(work) < found.stdout.index("objective            name=FTCADIS")
     assert "LoRA of rank 4" in found.stdout
-    assert "not recognised, last epoch:" in found.stdout
-    assert "copies of held-out images recognised: " in found.stdout
-    for name in ("adapter/adapter_model.safetensors", "history.parquet", "hits.parquet", "training.svg", "tune.json"):
+    assert "copies not classified as their label, last epoch:" in found.stdout
+    assert "noisy accuracy on validation images: " in found.stdout
+    files = ("history.parquet", "classes.parquet", "training.svg", "tune.json")
+    for name in ("adapter/adapter_model.safetensors", *files):
         assert (tmp_path / "tuned" / name).is_file()
     told = robustify("status", "tuned").stdout
     assert told.startswith("training of zoo:timm with FTCADIS at sigma = 0.5\n2 of 2 steps, done\nloss: ")
-    assert "not recognised, last epoch: " in told
-    assert "held out, after epoch 1: hit " in told
+    assert "copies not classified as their label, last epoch: " in told
+    assert "validation, after epoch 1: noisy accuracy " in told
     other = robustify("tune", "zoo:timm", data, *model, "--epochs", 2, *short[2:])
     assert other.status == 2
     assert "epochs: there 1, now 2" in other.stderr
