@@ -8,12 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
-import measure
 import torch
-import training
 import typer
 from safetensors.torch import save_file
 
+import measure
+import training
 from robustify.zoo import FOLDER, HELD_OUT, fashion_mnist
 
 

@@ -16,15 +16,15 @@ from pathlib import Path
 import open_clip
 import torch
 import torch.nn.functional as F
-import training
 from open_clip.model import set_model_preprocess_cfg
 from open_clip.push_to_hf_hub import save_for_hf
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
-from training import Recipe
 from transformers import PreTrainedTokenizerFast
 
+import training
 from robustify.zoo import fashion_mnist
+from training import Recipe
 
 RECIPE = Recipe(epochs=12, learning_rate=2e-3)
 CONTEXT = 32

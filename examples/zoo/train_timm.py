@@ -12,11 +12,11 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
-import training
 from torch import Tensor, nn
-from training import Recipe
 
+import training
 from robustify.zoo import fashion_mnist
+from training import Recipe
 
 ARCHITECTURE = "resnet18d"
 ARGUMENTS = {"in_chans": 1, "channels": (48, 64, 96, 128), "stem_width": 16}

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import training
 from torch import Tensor, nn
-from training import Recipe
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -19,7 +17,9 @@ from transformers import (
     ViTImageProcessor,
 )
 
+import training
 from robustify.zoo import fashion_mnist
+from training import Recipe
 
 RECIPE = Recipe(epochs=12, learning_rate=3e-3)
 
