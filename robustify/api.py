@@ -1,12 +1,12 @@
 """The one line: composition only."""
 
 import copy
-import re
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from robustify.classifiers import ImageClassifier, Preprocessing, ZeroShotModel,
 from robustify.denoisers import Denoiser, Identity
 from robustify.denoisers.wrap import wrap as wrap_denoiser
 from robustify.errors import InputError
+from robustify.model_options import ModelOptions
+from robustify.options import takes
 from robustify.registry import CLASSIFIERS, DENOISERS
 from robustify.smoothing.smoothed import SmoothedClassifier
 
@@ -23,48 +25,41 @@ if TYPE_CHECKING:
     from robustify.finetune.objectives import Objective
 
 
-def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
-    model: str | nn.Module | ImageClassifier | ZeroShotModel,
-    *,
-    sigma: float = 0.25,
-    denoiser: str | Denoiser | object | None = None,
-    precision: str = "float32",
-    compiled: bool = False,
-    device: str | torch.device | None = None,
-    preprocessing: Preprocessing | None = None,
-    processor: Any = None,  # noqa: ANN401
-    tokenizer: Callable[..., Tensor] | None = None,
-    classes: Sequence[str] | None = None,
-    templates: str | Sequence[str] = "openai",
-    tune: "str | Objective | Recipe | None" = None,
-    data: Any = None,  # noqa: ANN401
-    held_out: Any = None,  # noqa: ANN401
-    out: str | PathLike[str] | None = None,
-    tuned: str | PathLike[str] | None = None,
+@final
+@dataclass(frozen=True, kw_only=True)
+class RobustifyOptions(ModelOptions):
+    """Options of `robustify` that only Python has.
+
+    Arguments:
+        preprocessing: Mean, standard deviation and size that a plain `nn.Module` expects.
+        processor: Image processor of a transformers model.
+        tokenizer: Tokenizer of an open_clip model.
+        tune: Fine-tunes the classifier behind the denoiser first: an objective such as "ft-cadis", with defaults
+            for this model and data, which are printed; a published recipe of `finetune.PRESETS`; or a `Recipe`.
+        data: What to learn from: a folder of class folders, an array file, a pair (images, labels) or a data set.
+        validation: Other labelled data of these kinds, which tells after each epoch how well learning goes.
+        out: Folder of the training run, which the same call continues; None for one named after the model.
+    """
+
+    preprocessing: Preprocessing | None = None
+    processor: Any = None
+    tokenizer: Callable[..., Tensor] | None = None
+    tune: "str | Objective | Recipe | None" = None
+    data: Any = None
+    validation: Any = None
+    out: str | PathLike[str] | None = None
+
+
+@takes(RobustifyOptions)
+def robustify(
+    model: str | nn.Module | ImageClassifier | ZeroShotModel, options: RobustifyOptions
 ) -> SmoothedClassifier:
     """Turns an image classifier into a certified one.
 
     Arguments:
         model: A reference such as `"timm:resnet50.a1_in1k"`, `"open_clip:ViT-B-32/laion2b_s34b_b79k"` or
             `"hf:google/vit-base-patch16-224"`; or a model of this process, in evaluation mode.
-        sigma: Standard deviation of the noise in [0, 1] pixels: more proves larger radii at less accuracy.
-        denoiser: A reference such as `"diffusers:google/ddpm-cifar10-32"`, a diffusers pipeline, a pair (network,
-            scheduler) or a `Denoiser`. None is plain smoothing, without one.
-        precision: "float32", or "bfloat16" or "float16" by autocast: faster where the hardware has it, and another
-            base classifier.
-        compiled: Fuses the networks by torch.compile: slow to start, faster after; again another base classifier.
-        device: Where to compute, such as "cuda"; None leaves a model where it is, and loads a reference on the CPU.
-        preprocessing: For a plain `nn.Module`.
-        processor: For a transformers model.
-        tokenizer: For an open_clip model.
-        classes: What a zero-shot model shall tell apart; or the names of a plain module's classes.
-        templates: Prompts around them: `"openai"`, `"simple"` or a list of format strings.
-        tune: Fine-tunes the classifier behind the denoiser first: an objective such as `"ft-cadis"`, with defaults
-            for this model and data, which are printed; a published recipe of `finetune.PRESETS`; or one's own.
-        data: To learn from: a folder of class folders, an array file, a pair (images, labels) or a data set.
-        held_out: Other labelled data of these kinds, which tells after each epoch how well learning goes.
-        out: Folder of the training run, which the same call continues; named after the model where None.
-        tuned: Folder of a training run of this classifier that is done: takes what was learned there.
+        options: The fields of `RobustifyOptions` as keywords, such as `denoiser=`, `sigma=` and `classes=`.
 
     Raises:
         InputError: If the arguments do not fit each other.
@@ -72,34 +67,43 @@ def robustify(  # noqa: PLR0913 - the one line; all but the model have defaults
         ModelError: If no certificate would hold for the model.
         RunError: If training cannot start or go on in its folder.
     """
-    _check_learning(tune, data, held_out, tuned)
-    found = _find(model, preprocessing, processor, tokenizer, classes)
-    if isinstance(found, ZeroShotModel):
-        if classes is None:
-            raise InputError(f"{found.name} is a zero-shot model: say what to tell apart, classes=['cat', 'dog', …]")
-        found = found.classifier(classes, templates)
-    elif classes is not None and preprocessing is None:
-        found = _named(found, classes)
-    found_denoiser = _find_denoiser(denoiser)
-    if tuned is not None:
-        from robustify.finetune.adapt.tuned import load_tuned, tuned_for
-
-        if difference := tuned_for(Path(tuned), found_denoiser, sigma):
-            warnings.warn(difference, stacklevel=2)
-        found = load_tuned(Path(tuned), found)
-    if device is not None:
-        found.to(_usable(device))
-    smoothed = SmoothedClassifier(found, found_denoiser, sigma=sigma, precision=precision, compiled=compiled)
-    return smoothed if tune is None else _tune(smoothed, tune, data, held_out, out)
+    o = options
+    _check_learning(o)
+    found = _classifier(model, o)
+    denoiser = _denoiser(o.denoiser, found)
+    if o.tuned is not None:
+        found = _tuned(Path(o.tuned), found, denoiser, o.sigma)
+    if o.device is not None:
+        found.to(_usable(o.device))
+        denoiser.to(o.device)
+    smoothed = SmoothedClassifier(found, denoiser, sigma=o.sigma, precision=o.precision, compiled=o.compiled)
+    return smoothed if o.tune is None else _tune(smoothed, o)
 
 
-def _check_learning(tune: object, data: object, held_out: object, tuned: object) -> None:
-    if (tune is None) != (data is None):
+def _check_learning(options: RobustifyOptions) -> None:
+    o = options
+    if (o.tune is None) != (o.data is None):
         raise InputError("tune= says how to learn and data= from what; give both or neither")
-    if tune is None and held_out is not None:
-        raise InputError("held_out= tells how well learning goes; say how to learn with tune= and from what with data=")
-    if tune is not None and tuned is not None:
+    if o.tune is None and o.validation is not None:
+        raise InputError(
+            "validation= tells how well learning goes; say how to learn with tune= and from what with data="
+        )
+    if o.tune is not None and o.tuned is not None:
         raise InputError("tune= learns and tuned= takes what was learned, of the same classifier; give one of them")
+
+
+def _classifier(model: object, options: RobustifyOptions) -> ImageClassifier:
+    """The classifier, with names for its classes."""
+    found = _find(model, options)
+    if isinstance(found, ZeroShotModel):
+        if options.classes is None:
+            raise InputError(
+                f"{found.name} is a zero-shot model: say which classes it chooses from, classes=['cat', 'dog', …]"
+            )
+        return found.classifier(options.classes, options.templates)
+    if options.classes is not None and options.preprocessing is None:
+        return _named(found, options.classes)
+    return found
 
 
 def _usable(device: str | torch.device) -> torch.device:
@@ -111,7 +115,7 @@ def _usable(device: str | torch.device) -> torch.device:
 
 
 def _named(classifier: ImageClassifier, classes: Sequence[str]) -> ImageClassifier:
-    """With names for classes that so far have numbers only."""
+    """A copy of the classifier with names for classes that so far have numbers only."""
     unnamed = classifier.labels == tuple(map(str, range(len(classifier.labels))))
     if not unnamed or len(classes) != len(classifier.labels):
         raise InputError(
@@ -124,37 +128,28 @@ def _named(classifier: ImageClassifier, classes: Sequence[str]) -> ImageClassifi
     return named
 
 
-def _tune(
-    model: SmoothedClassifier,
-    how: "str | Objective | Recipe",
-    data: Any,  # noqa: ANN401
-    held_out: Any,  # noqa: ANN401
-    out: str | PathLike[str] | None,
-) -> SmoothedClassifier:
-    from robustify.data import training_examples
-    from robustify.finetune import Recipe, find_recipe, tune
-    from robustify.finetune.objectives import Objective
+def _tuned(folder: Path, classifier: ImageClassifier, denoiser: Denoiser, sigma: float) -> ImageClassifier:
+    """The classifier as a training run left it."""
+    from robustify.finetune.adapt.tuned import load_tuned, tuned_for
 
-    if not isinstance(how, str | Objective | Recipe):
-        raise InputError(f"expected tune='ft-cadis', an objective or a Recipe; got {how!r}")
-    examples = training_examples(model, data)
-    recipe = how if isinstance(how, Recipe) else find_recipe(how, model, len(examples))
-    if out is None:
-        name = f"{model.classifier.name}-{type(recipe.objective).__name__}-{model.sigma:g}".lower()
-        out = re.sub(r"[^a-z0-9.]+", "-", name)
-    judge = None if held_out is None else training_examples(model, held_out)
-    return tune(model, examples, recipe, Path(out), held_out=judge).model
+    if difference := tuned_for(folder, denoiser, sigma):
+        warnings.warn(difference, stacklevel=4)
+    return load_tuned(folder, classifier)
 
 
-def _find(
-    model: str | nn.Module | ImageClassifier | ZeroShotModel,
-    preprocessing: Preprocessing | None,
-    processor: Any,  # noqa: ANN401
-    tokenizer: Callable[..., Tensor] | None,
-    classes: Sequence[str] | None,
-) -> ImageClassifier | ZeroShotModel:
+def _tune(model: SmoothedClassifier, options: RobustifyOptions) -> SmoothedClassifier:
+    from robustify.finetune import tune
+
+    how = options.tune
+    if how is None:
+        return model
+    return tune(model, options.data, how, out=options.out, validation=options.validation).model
+
+
+def _find(model: object, options: RobustifyOptions) -> ImageClassifier | ZeroShotModel:
+    o = options
     ready = isinstance(model, str | ImageClassifier | ZeroShotModel)
-    if ready and not (preprocessing is None and processor is None and tokenizer is None):
+    if ready and not (o.preprocessing is None and o.processor is None and o.tokenizer is None):
         raise InputError("preprocessing, processor and tokenizer are for models of this process; this one has its own")
     if isinstance(model, str):
         return CLASSIFIERS.load(model)
@@ -164,12 +159,13 @@ def _find(
         raise InputError("expected a classifier; got one that is smoothed already.\n  Give its `classifier` instead.")
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a reference 'source:name' or an nn.Module; got {type(model).__name__}")
-    return wrap(model, preprocessing=preprocessing, processor=processor, tokenizer=tokenizer, labels=classes)
+    return wrap(model, preprocessing=o.preprocessing, processor=o.processor, tokenizer=o.tokenizer, labels=o.classes)
 
 
-def _find_denoiser(denoiser: str | Denoiser | object | None) -> Denoiser:
+def _denoiser(denoiser: object, classifier: ImageClassifier) -> Denoiser:
+    """The denoiser; one that is loaded by reference goes where the classifier is, one that is given must be there."""
     if denoiser is None:
         return Identity()
     if isinstance(denoiser, str):
-        return DENOISERS.load(denoiser)
+        return DENOISERS.load(denoiser).to(classifier.device)
     return wrap_denoiser(denoiser)

@@ -6,7 +6,8 @@ keywords too: they are those of the dataclass's constructor.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -29,6 +30,7 @@ def takes(
     def decorate(function: Callable[[First, Options], Result]) -> Callable[Concatenate[First, P], Result]:
         @wraps(function)
         def call(first: First, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+            _check_known(function, options, kwargs)
             return function(first, options(*args, **kwargs))
 
         return _signed(call, function, options)
@@ -44,11 +46,22 @@ def method_takes(
     def decorate(method: Callable[[Self, First, Options], Result]) -> Callable[Concatenate[Self, First, P], Result]:
         @wraps(method)
         def call(self: Self, first: First, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+            _check_known(method, options, kwargs)
             return method(self, first, options(*args, **kwargs))
 
         return _signed(call, method, options)
 
     return decorate
+
+
+def _check_known(function: Callable[..., object], options: Callable[..., object], given: Mapping[str, object]) -> None:
+    """Raises `TypeError`, as Python does, at a keyword that no option has; with the nearest that there is."""
+    known = list(inspect.signature(options).parameters)
+    for name in given:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}; {hint}")
 
 
 C = TypeVar("C", bound=Callable[..., object])

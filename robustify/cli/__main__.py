@@ -7,6 +7,7 @@ import warnings
 import typer
 
 from robustify.cli import certify, demo, denoisers, estimate, plugins, predict, status, tune, verify
+from robustify.cli.options import command, in_words_of_the_command_line
 from robustify.errors import RobustifyError
 
 app = typer.Typer(
@@ -16,12 +17,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
-app.command("tune")(tune.tune)
-app.command("certify")(certify.certify)
-app.command("estimate")(estimate.estimate)
+app.command("tune")(command(tune.tune))
+app.command("certify")(command(certify.certify))
+app.command("estimate")(command(estimate.estimate))
 app.command("status")(status.status)
-app.command("verify")(verify.verify)
-app.command("predict")(predict.predict)
+app.command("verify")(command(verify.verify))
+app.command("predict")(command(predict.predict))
 app.command("plugins")(plugins.plugins)
 app.add_typer(denoisers.app, name="denoisers")
 
@@ -35,7 +36,7 @@ def main() -> None:
     try:
         app(prog_name="robustify")
     except RobustifyError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_words_of_the_command_line(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -5,60 +5,22 @@ from pathlib import Path
 
 import typer
 
-from robustify.cli.options import (
-    Alpha,
-    Batch,
-    ChoosingDraws,
-    Classes,
-    Compiled,
-    Data,
-    Denoiser,
-    Device,
-    Draws,
-    Every,
-    FamilyWise,
-    KnownLabel,
-    Ledger,
-    Model,
-    MostDraws,
-    Out,
-    Precision,
-    Radius,
-    Seed,
-    Sigma,
-    Soundness,
-    Templates,
-    Tuned,
-    build,
-    check_exists,
-    resumable,
-)
+from robustify.cli.build import build, check_exists, resumable
+from robustify.cli.options import Data, Every, Ledger, Model, Out
+from robustify.errors import InputError
+from robustify.format import floor
+from robustify.model_options import ModelOptions
+from robustify.smoothing.settings import Settings
 
 
 def certify(
     model: Model,
     data: Data,
+    options: ModelOptions,
+    settings: Settings,
     out: Out = Path("run"),
-    denoiser: Denoiser = None,
-    tuned: Tuned = None,
-    sigma: Sigma = 0.25,
-    precision: Precision = "float32",
-    compiled: Compiled = False,
-    device: Device = None,
-    radius: Radius = None,
-    n: Draws = None,
-    n_max: MostDraws = 10_000,
-    n0: ChoosingDraws = 100,
-    alpha: Alpha = 0.001,
-    soundness: Soundness = "grid",
-    batch: Batch = 64,
-    seed: Seed = None,
-    known_label: KnownLabel = False,
-    family_wise: FamilyWise = False,
     ledger: Ledger = None,
     every: Every = 1,
-    classes: Classes = None,
-    templates: Templates = "openai",
 ) -> None:
     """Certify a data set: one row per image, a progress bar, a report.
 
@@ -70,27 +32,14 @@ def certify(
     Exit status: 0 done, 1 done but some images could not be read, 2 nothing could be done.
     """
     check_exists(data)
-    from robustify.certificates.certificate import floor
     from robustify.data import open_samples
-    from robustify.errors import InputError
     from robustify.report.html import Chapter, write_report
     from robustify.report.pictures import picture, telling
     from robustify.runs.certify import certify_dataset
     from robustify.runs.metrics import certified_accuracy
-    from robustify.smoothing import Settings
+    from robustify.runs.status import shown_radii
 
-    settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed, known_label, family_wise)
-    smoothed = build(
-        model,
-        denoiser=denoiser,
-        sigma=sigma,
-        precision=precision,
-        classes=classes,
-        templates=templates,
-        tuned=tuned,
-        compiled=compiled,
-        device=device,
-    )
+    smoothed = build(model, options)
     samples = open_samples(data, smoothed.labels)[::every]
     print(smoothed)
     with resumable():
@@ -100,9 +49,9 @@ def certify(
     by_id = {sample.id: sample for sample in samples}
     pictures = [picture(smoothed, by_id[row.sample], row, run) for row in telling(run.rows, 6)]
     chapter = Chapter(name=smoothed.classifier.name, run=run, pictures=pictures)
-    write_report(out / "report.html", [chapter], title=f"{smoothed.classifier.name} at sigma = {sigma:g}")
+    write_report(out / "report.html", [chapter], title=f"{smoothed.classifier.name} at sigma = {options.sigma:g}")
     labelled = [row for row in run.rows if row.truth is not None]
-    for r in (radius or (0.0, sigma, 2 * sigma)) if labelled else ():
+    for r in shown_radii(run.plan) if labelled else ():
         print(f"certified accuracy at radius {r:g}: {floor(100 * certified_accuracy(labelled, r), 1)} %")
     print(f"abstained: {sum(row.label is None for row in run.rows):,} of {len(run.rows):,}")
     print(f"rows: {out / 'rows.parquet'}\nreport: {out / 'report.html'}")

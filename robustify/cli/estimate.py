@@ -1,56 +1,18 @@
 """`robustify estimate MODEL DATA`: what `certify` with the same options would cost."""
 
-from robustify.cli.options import (
-    Alpha,
-    Batch,
-    ChoosingDraws,
-    Classes,
-    Compiled,
-    Data,
-    Denoiser,
-    Device,
-    Draws,
-    Every,
-    FamilyWise,
-    KnownLabel,
-    Ledger,
-    Model,
-    MostDraws,
-    Precision,
-    Radius,
-    Seed,
-    Sigma,
-    Soundness,
-    Templates,
-    Tuned,
-    build,
-    check_exists,
-)
+from robustify.cli.build import build, check_exists
+from robustify.cli.options import Data, Every, Ledger, Model
+from robustify.model_options import ModelOptions
+from robustify.smoothing.settings import Settings
 
 
 def estimate(
     model: Model,
     data: Data,
-    denoiser: Denoiser = None,
-    tuned: Tuned = None,
-    sigma: Sigma = 0.25,
-    precision: Precision = "float32",
-    compiled: Compiled = False,
-    device: Device = None,
-    radius: Radius = None,
-    n: Draws = None,
-    n_max: MostDraws = 10_000,
-    n0: ChoosingDraws = 100,
-    alpha: Alpha = 0.001,
-    soundness: Soundness = "grid",
-    batch: Batch = 64,
-    seed: Seed = None,
-    known_label: KnownLabel = False,
-    family_wise: FamilyWise = False,
+    options: ModelOptions,
+    settings: Settings,
     ledger: Ledger = None,
     every: Every = 1,
-    classes: Classes = None,
-    templates: Templates = "openai",
 ) -> None:
     """Estimate draws, time, memory and disk of a run before it starts; takes the options of certify.
 
@@ -61,19 +23,7 @@ def estimate(
     check_exists(data)
     from robustify.data import open_samples
     from robustify.runs.estimate import estimate as measure
-    from robustify.smoothing import Settings
 
-    settings = Settings(radius, n, n_max, n0, alpha, soundness, batch, seed, known_label, family_wise)
-    smoothed = build(
-        model,
-        denoiser=denoiser,
-        sigma=sigma,
-        precision=precision,
-        classes=classes,
-        templates=templates,
-        tuned=tuned,
-        compiled=compiled,
-        device=device,
-    )
+    smoothed = build(model, options)
     samples = open_samples(data, smoothed.labels)[::every]
     print(measure(smoothed, samples, settings, ledger=ledger))

@@ -1,75 +1,31 @@
-"""Options that several commands share."""
+"""Options of the command line, made from the dataclasses that Python uses.
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+A command declares what it takes as parameters: arguments and options of its own as typer knows them, and dataclasses
+such as `ModelOptions` or `Settings`, of which it gets instances. Names, defaults and help of their fields come from
+the dataclass and its docstring, so no option is written down twice. typer stays underneath: it is small, starts fast,
+and takes parameters from a signature, so that making them takes a few lines.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 
 import typer
 
 from robustify.errors import InputError
-
-if TYPE_CHECKING:
-    from robustify.smoothing import SmoothedClassifier
+from robustify.model_options import ModelOptions
+from robustify.smoothing.settings import PredictSettings, Settings
 
 Model: TypeAlias = Annotated[
     str, typer.Argument(help="Classifier, 'source:name': timm:…, open_clip:…, hf:…, zoo:…, or a plugin's.")
 ]
-Denoiser: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="'diffusers:FOLDER or Hub id', 'zoo:ddpm', or a plugin's. Without: plain smoothing."),
-]
-Tuned: TypeAlias = Annotated[
-    Path | None, typer.Option(help="Folder of a training run of this classifier: uses what was learned there.")
-]
-Sigma: TypeAlias = Annotated[float, typer.Option(help="Standard deviation of the noise, in [0, 1] pixels.")]
-Precision: TypeAlias = Annotated[
-    str, typer.Option(help="'float32', or 'bfloat16' or 'float16' by autocast: faster where the hardware has it.")
-]
-Compiled: TypeAlias = Annotated[
-    bool,
-    typer.Option("--compiled", help="Fuse the networks by torch.compile: a minute or so to start, faster after."),
-]
-Device: TypeAlias = Annotated[
-    str | None, typer.Option(help="Where to compute, such as 'cuda:1'. Without: a GPU where there is one, else 'cpu'.")
-]
-Classes: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="For zero-shot models: names with commas between, or a text file with one per line."),
-]
-Templates: TypeAlias = Annotated[str, typer.Option(help="For zero-shot models: 'openai' or 'simple'.")]
 Data: TypeAlias = Annotated[
     Path, typer.Argument(help="Folder of images or class folders, or .npz / .safetensors with images, labels.")
 ]
 Every: TypeAlias = Annotated[int, typer.Option(help="Take every k-th image only.", min=1)]
-Radius: TypeAlias = Annotated[
-    list[float] | None,
-    typer.Option(help="Decide at this ℓ2 radius, in [0, 1] pixels, yes or no; may be given more than once."),
-]
-Draws: TypeAlias = Annotated[
-    int | None, typer.Option(help="The classical certificate: exactly so many draws an image.")
-]
-MostDraws: TypeAlias = Annotated[int, typer.Option(help="The most draws an image, where --n is not given.")]
-ChoosingDraws: TypeAlias = Annotated[
-    int, typer.Option(help="Draws that choose the label; 0, with --radius: none, whichever leads is tested.")
-]
-Alpha: TypeAlias = Annotated[float, typer.Option(help="Allowed chance, per image, of a false statement.")]
-Soundness: TypeAlias = Annotated[
-    str, typer.Option(help="'grid': 8-bit images, sound on real computers. 'float': any pixels, real arithmetic.")
-]
-Batch: TypeAlias = Annotated[int, typer.Option(help="Noisy images per forward pass; memory depends on it alone.")]
-Seed: TypeAlias = Annotated[
-    int | None, typer.Option(help="Reproduce a run. Without: fresh entropy, which a proof needs.")
-]
-KnownLabel: TypeAlias = Annotated[
-    bool,
-    typer.Option("--known-label", help="Test the true label at --radius, for evaluation: no draws choose the label."),
-]
-FamilyWise: TypeAlias = Annotated[
-    bool,
-    typer.Option("--family-wise", help="Share --alpha among the images: the chance that any certificate is false."),
-]
 Ledger: TypeAlias = Annotated[
     Path | None,
     typer.Option(help="Folder that counts attempts at each image: all of them together stay within --alpha."),
@@ -77,38 +33,72 @@ Ledger: TypeAlias = Annotated[
 Out: TypeAlias = Annotated[Path, typer.Option(help="Folder of the run; the same command continues it.")]
 Run: TypeAlias = Annotated[Path, typer.Argument(help="Folder of the run.")]
 
+_AS_TYPED: dict[str, Any] = {
+    "denoiser": str | None,
+    "tuned": Path | None,
+    "device": str | None,
+    "classes": str | None,
+    "templates": str,
+    "radius": list[float] | None,
+}
+"""Types of options that are narrower on a command line than in Python."""
 
-def build(
-    model: str,
-    *,
-    denoiser: str | None,
-    sigma: float,
-    classes: str | None,
-    templates: str,
-    precision: str = "float32",
-    tuned: Path | None = None,
-    compiled: bool = False,
-    device: str | None = None,
-) -> "SmoothedClassifier":
-    """The model that a command line describes; says that compiling takes a while where it will."""
-    import torch
 
-    from robustify.api import robustify
+class Without:
+    """Marks a dataclass of options some of whose fields a command does not take; they keep their defaults."""
 
-    smoothed = robustify(
-        model,
-        denoiser=denoiser,
-        sigma=sigma,
-        precision=precision,
-        classes=class_names(classes) if classes else None,
-        templates=templates,
-        tuned=tuned,
-        compiled=compiled,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-    )
-    if compiled:
-        print("compiling: nothing moves for a minute or so at the first batch of each size", file=sys.stderr)
-    return smoothed
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """The function as typer takes it: each dataclass among its parameters becomes one option a field."""
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[type, list[Field[Any]]]] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        kind, taken = _options_of(parameter.annotation)
+        if kind is None:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        groups[parameter.name] = kind, taken
+        parameters += [_parameter(kind, field) for field in taken]
+
+    def run(**given: Any) -> None:  # noqa: ANN401 - what typer parsed
+        made = {
+            name: kind(**{field.name: _for_python(field.name, given.pop(field.name)) for field in taken})
+            for name, (kind, taken) in groups.items()
+        }
+        function(**given, **made)
+
+    run.__doc__ = function.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def help_of(kind: type) -> dict[str, str]:
+    """What a dataclass's docstring, and those of its bases, say of each field."""
+    found: dict[str, str] = {}
+    for part in reversed(kind.__mro__):
+        section = inspect.cleandoc(part.__doc__ or "").partition("\nArguments:\n")[2].partition("\n\n")[0]
+        for name, text in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE):
+            found[name] = " ".join(text.split())
+    return found
+
+
+def in_words_of_the_command_line(text: str) -> str:
+    """An error text with options as they are typed: `known_label` is `--known-label`, `sigma=0.5` is `--sigma 0.5`."""
+    names = {field.name for kind in (ModelOptions, Settings, PredictSettings) for field in fields(kind)}
+    names |= {"validation", "targets", "epochs", "cache", "micro_batch", "learning_rate", "adapt", "family_wise", "out"}
+    for name in names:
+        option = f"--{name.replace('_', '-')}"
+        text = re.sub(rf"(?<![\w-]){name}=True\b", option, text)
+        text = re.sub(rf"(?<![\w-]){name}=\[([^\]]*)\]", lambda m, o=option: f"{o} {_listed(m[1])}", text)
+        text = re.sub(rf"(?<![\w-]){name}='([^']*)'", rf"{option} \1", text)
+        text = re.sub(rf"(?<![\w-]){name}=(?=\w)", f"{option} ", text)
+        text = re.sub(rf"(?<![\w-]){name}=", option, text)
+        if not name.isalpha():  # words such as "radius" mean the thing, not the option
+            text = re.sub(rf"(?<![\w-]){name}\b", option, text)
+    return text
 
 
 def class_names(text: str) -> list[str]:
@@ -129,17 +119,32 @@ def class_names(text: str) -> list[str]:
     return names
 
 
-def check_exists(data: Path) -> None:
-    """Raises `InputError` where there is nothing, before anything is loaded."""
-    if not data.exists():
-        raise InputError(f"there is no file or folder {str(data)!r}")
+def _listed(items: str) -> str:
+    """Items of a Python list as a command line has them."""
+    return ",".join(item.strip().strip("'\"") for item in items.split(","))
 
 
-@contextmanager
-def resumable(kept: str = "finished images") -> Iterator[None]:
-    """Says, when interrupted, that nothing is lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"\ninterrupted: {kept} are kept; run the same command again to continue", file=sys.stderr)
-        raise typer.Exit(130) from None
+def _options_of(annotation: Any) -> tuple[type | None, list[Field[Any]]]:  # noqa: ANN401
+    """The dataclass that a parameter asks for, with the fields that the command takes; None for other parameters."""
+    kind, *marks = get_args(annotation) or (annotation,)
+    if not (isinstance(kind, type) and is_dataclass(kind)):
+        return None, []
+    left_out = {name for mark in marks if isinstance(mark, Without) for name in mark.names}
+    return kind, [field for field in fields(kind) if field.name not in left_out]
+
+
+def _parameter(kind: type, field: Field[Any]) -> inspect.Parameter:
+    """One option: its name, type and default from the field, its help from the docstring."""
+    as_typed = _AS_TYPED.get(field.name, get_type_hints(kind)[field.name])
+    flag = [f"--{field.name.replace('_', '-')}"] if as_typed is bool else []  # no --no- form
+    option = typer.Option(*flag, help=help_of(kind)[field.name])
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[as_typed, option]
+    )
+
+
+def _for_python(name: str, value: Any) -> Any:  # noqa: ANN401
+    """What Python takes for what was typed."""
+    if name == "classes" and value is not None:
+        return class_names(value)
+    return value

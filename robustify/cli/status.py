@@ -1,6 +1,7 @@
 """`robustify status RUN`: how far a run of `certify` or `tune` is, and what it says so far."""
 
-from robustify.cli.options import Run, check_exists
+from robustify.cli.build import check_exists
+from robustify.cli.options import Run
 
 
 def status(run: Run) -> None:

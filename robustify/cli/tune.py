@@ -5,24 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustify.cli.options import (
-    Classes,
-    Denoiser,
-    Device,
-    Model,
-    Out,
-    Precision,
-    Sigma,
-    Templates,
-    build,
-    check_exists,
-    resumable,
-)
+from robustify.cli.build import build, check_exists, resumable
+from robustify.cli.options import Model, Out, Without
+from robustify.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from robustify.data import Examples
     from robustify.finetune import Recipe
     from robustify.smoothing import SmoothedClassifier
+
+_DEFAULTS = ModelOptions()
 
 
 def tune(
@@ -33,13 +25,12 @@ def tune(
         str,
         typer.Option(help="An objective (see `robustify plugins`), or a published recipe: 'ft-cadis/cifar10-vit-b16'."),
     ] = "ft-cadis",
-    denoiser: Denoiser = None,
-    sigma: Sigma = 0.25,
+    options: Annotated[ModelOptions, Without("tuned", "compiled")] = _DEFAULTS,
     adapt: Annotated[str | None, typer.Option(help="'lora', 'full' or 'head', instead of the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data, instead of the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step, instead of the recipe's.")] = None,
     micro_batch: Annotated[int | None, typer.Option(help="Images per forward pass: less memory.")] = None,
-    held_out: Annotated[
+    validation: Annotated[
         Path | None, typer.Option(help="Other labelled data, which tells after each epoch how well it goes.")
     ] = None,
     targets: Annotated[
@@ -53,12 +44,8 @@ def tune(
     cache: Annotated[
         int | None, typer.Option(help="Denoised copies kept of each image, instead of the recipe's; 0 keeps none.")
     ] = None,
-    precision: Precision = "float32",
-    device: Device = None,
     seed: Annotated[int | None, typer.Option(help="Of order, noise and dropout, instead of the recipe's.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that decode images; 0: this one.", min=0)] = 0,
-    classes: Classes = None,
-    templates: Templates = "openai",
 ) -> None:
     """Fine-tune a classifier behind its denoiser, with LoRA where it fits; certify it with --tuned afterwards.
 
@@ -69,25 +56,17 @@ def tune(
     Example: robustify tune zoo:timm images.npz --denoiser zoo:ddpm --sigma 0.5 --out tuned
     """
     check_exists(data)
-    if held_out is not None:
-        check_exists(held_out)
+    if validation is not None:
+        check_exists(validation)
     from robustify.data import open_samples, training_examples
     from robustify.finetune import find_recipe
     from robustify.finetune import tune as train
     from robustify.finetune.presets import changed
     from robustify.runs.soft_labels import soft_labels
 
-    smoothed = build(
-        model,
-        denoiser=denoiser,
-        sigma=sigma,
-        precision=precision,
-        classes=classes,
-        templates=templates,
-        device=device,
-    )
+    smoothed = build(model, options)
     examples = training_examples(smoothed, data)
-    judge = None if held_out is None else training_examples(smoothed, held_out)
+    judge = None if validation is None else training_examples(smoothed, validation)
     wanted: dict[str, Any] = {
         "adapt": adapt,
         "epochs": epochs,

@@ -1,12 +1,16 @@
 """`robustify verify RUN`: claims against counts; with the model and data, counts against seeds."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustify.cli.options import Classes, Denoiser, Device, Run, Templates, Tuned, build, check_exists
+from robustify.cli.build import build, check_exists
+from robustify.cli.options import Run, Without
+from robustify.errors import InputError
+from robustify.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from robustify.runs.folder import Run as StoredRun
@@ -14,16 +18,14 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 
+_DEFAULTS = ModelOptions()
+
 
 def verify(
     run: Run,
     model: Annotated[str | None, typer.Option(help="The run's classifier, to repeat rows; needs --data.")] = None,
     data: Annotated[Path | None, typer.Option(help="The run's images, to repeat rows; needs --model.")] = None,
-    denoiser: Denoiser = None,
-    tuned: Tuned = None,
-    device: Device = None,
-    classes: Classes = None,
-    templates: Templates = "openai",
+    options: Annotated[ModelOptions, Without("sigma", "precision", "compiled")] = _DEFAULTS,
     sample: Annotated[int, typer.Option(help="Rows to repeat, spread over the run.", min=1)] = 5,
 ) -> None:
     """Verify a run: every claim against its counts, and some counts against their seeds.
@@ -35,11 +37,10 @@ def verify(
 
     Exit status: 0 all is well, 1 something is wrong, 2 nothing could be verified.
     """
-    from robustify.errors import InputError
     from robustify.runs.folder import read_run
     from robustify.verify.claims import verify_run
 
-    if (model is None or data is None) and any((model, data, denoiser, tuned, device, classes)):
+    if (model is None or data is None) and (model or data or options != _DEFAULTS):
         raise InputError("to repeat rows give both --model and --data")
     check_exists(run)
     if data is not None:
@@ -51,7 +52,7 @@ def verify(
     differ: list[Problem] = []
     if model is not None and data is not None and not wrong:
         repeated = min(sample, len(stored.rows))
-        differ = _repeat(stored, model, data, denoiser, tuned, device, classes, templates, sample)
+        differ = _repeat(stored, model, data, options, sample)
         count = len({problem.sample for problem in differ})
         parts.append(f"{repeated} recomputed from their seeds: {'all match' if not differ else f'{count} rows differ'}")
     problems = [*wrong, *differ]
@@ -64,29 +65,12 @@ def verify(
         raise typer.Exit(1)
 
 
-def _repeat(
-    stored: "StoredRun",
-    model: str,
-    data: Path,
-    denoiser: str | None,
-    tuned: Path | None,
-    device: str | None,
-    classes: str | None,
-    templates: str,
-    count: int,
-) -> "list[Problem]":
+def _repeat(stored: "StoredRun", model: str, data: Path, options: ModelOptions, count: int) -> "list[Problem]":
+    """What differs when some rows are drawn again, with the noise and numerics of the run."""
     from robustify.data import open_samples
     from robustify.verify.replay import replay
 
-    smoothed = build(
-        model,
-        denoiser=denoiser,
-        sigma=stored.plan.views[0].sigma,
-        precision=stored.numerics.precision,
-        classes=classes,
-        templates=templates,
-        tuned=tuned,
-        device=device,
-        compiled=stored.numerics.compiled,
-    )
+    numerics, sigma = stored.numerics, stored.plan.views[0].sigma
+    as_run = replace(options, sigma=sigma, precision=numerics.precision, compiled=numerics.compiled)
+    smoothed = build(model, as_run)
     return replay(smoothed, open_samples(data, smoothed.labels), stored, count)

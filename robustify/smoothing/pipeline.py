@@ -38,6 +38,7 @@ class Pipeline(nn.Module):
         super().__init__()
         if precision not in PRECISIONS:
             raise InputError(f"expected precision {', '.join(PRECISIONS)}; got {precision!r}")
+        _check_together(classifier, denoiser)
         self.classifier = classifier
         self.denoiser = denoiser
         self.precision = precision
@@ -90,6 +91,16 @@ def _compile(pipeline: Pipeline) -> None:
     mode = "default" if on_cpu else "reduce-overhead"
     for network in (pipeline.classifier.network, *pipeline.denoiser.children()):
         network.compile(mode=mode)
+
+
+def _check_together(classifier: ImageClassifier, denoiser: Denoiser) -> None:
+    """Raises `InputError` where the networks live on two devices: which of them should move is not ours to guess."""
+    elsewhere = {p.device for p in denoiser.parameters()} - {classifier.device}
+    if elsewhere:
+        raise InputError(
+            f"the classifier is on {classifier.device}, the denoiser on {elsewhere.pop()}.\n"
+            "  Move one of them, or say where both compute: device='cuda'."
+        )
 
 
 def _contract(classifier: ImageClassifier, denoiser: Denoiser) -> InputContract:

@@ -10,7 +10,7 @@ from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.finetune.objectives import CATRS
 from robustify.runs.certify import certify_dataset
-from robustify.runs.rows import RowStore
+from robustify.runs.rows import Row, RowStore
 from robustify.runs.soft_labels import soft_labels
 
 
@@ -30,10 +30,10 @@ def test_shares_of_votes_come_in_the_order_of_the_images(
 def test_draws_that_failed_are_no_share(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
     row = certify_dataset(model, samples[:1], out, Settings(n=100)).rows[0]
     store = RowStore(out, _config(out))
-    store.add(replace(row, votes=(30, 10, 0)))
+    store.add(_voted(row, (30, 10, 0)))
     store.finish()
     assert soft_labels(out, model, samples[:1]).tolist() == [[0.75, 0.25, 0.0]]
-    store.add(replace(row, votes=(0, 0, 0)))
+    store.add(_voted(row, (0, 0, 0)))
     store.finish()
     with pytest.raises(InputError, match=r"all draws of '00.png' failed"):
         soft_labels(out, model, samples[:1])
@@ -51,6 +51,11 @@ def test_a_run_of_something_else_is_refused(model: SmoothedClassifier, samples: 
     model.classifier.labels = ("a", "b", "c")
     with pytest.raises(InputError, match="other classes"):
         soft_labels(out, model, samples[:5])
+
+
+def _voted(row: Row, votes: tuple[int, ...]) -> Row:
+    """The row with other votes of the draws that tested the label."""
+    return replace(row, tallies=(*row.tallies[:-1], row.tallies[-1]._replace(votes=votes)))
 
 
 def _config(out: Path) -> dict[str, object]:

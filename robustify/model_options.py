@@ -1,0 +1,37 @@
+"""How a classifier becomes a smoothed one, as options of Python and of the command line alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What is put before a classifier, and how it computes.
+
+    Arguments:
+        denoiser: A reference such as "diffusers:google/ddpm-cifar10-32" or "zoo:ddpm", in Python also a diffusers
+            pipeline, a pair (network, scheduler) or a `Denoiser`. Without one: plain smoothing.
+        tuned: Folder of a finished training run of this classifier, whose result is used.
+        sigma: Standard deviation of the noise, in [0, 1] pixels: more proves larger radii at less accuracy.
+        precision: "float32", or "bfloat16" or "float16" by autocast: faster where the hardware has it, and another
+            base classifier.
+        compiled: Fuse the networks by torch.compile: a minute or so to start, faster after; again another base
+            classifier.
+        device: Where to compute, such as "cuda:1"; a model that is given moves there. Without it, the command line
+            takes a GPU where there is one, and Python leaves a model where it is and loads a reference on the CPU.
+        classes: Names of the classes that a zero-shot model chooses from, or of a model's classes that have none. On
+            the command line with commas between, or a text file with one a line.
+        templates: Prompts around the names, for zero-shot models: "openai", "simple", or in Python a list of format
+            strings.
+    """
+
+    denoiser: Any = None
+    tuned: str | PathLike[str] | None = None
+    sigma: float = 0.25
+    precision: str = "float32"
+    compiled: bool = False
+    device: Any = None
+    classes: Sequence[str] | None = None
+    templates: str | Sequence[str] = "openai"
