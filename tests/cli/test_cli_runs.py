@@ -108,7 +108,7 @@ def test_a_run_of_known_labels_shares_alpha_and_is_charged(photos: Path, tmp_pat
         assert found.status == 0, found.stderr
         assert "certified accuracy at radius 0.05: " in found.stdout
         config = json.loads((tmp_path / f"run{attempt}" / "run.json").read_text())
-        assert (config["rule"], config["n0"], config["attempt"]) == ("known label", 0, attempt)
+        assert (config["plan"]["rule"], config["plan"]["n0"], config["attempt"]) == ("known label", 0, attempt)
         assert (config["family_alpha"], config["attempts_alpha"]) == (0.06, 0.01)
     told = robustify("status", "run2").stdout
     for part in (
