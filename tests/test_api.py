@@ -27,7 +27,7 @@ class TwoTowers(ZeroShotModel):
 
 
 def test_a_zero_shot_model_needs_classes() -> None:
-    with pytest.raises(InputError, match="two towers is a zero-shot model: say what to tell apart"):
+    with pytest.raises(InputError, match="two towers is a zero-shot model: say which classes"):
         robustify(TwoTowers())
     model = robustify(TwoTowers(), classes=["cat", "dog"], templates=["a {}"])
     assert model.labels == ("cat", "dog")

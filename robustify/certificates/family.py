@@ -140,7 +140,7 @@ class Plan(ABC):
     @property
     @abstractmethod
     def slacks(self) -> tuple[float, ...]:
-        """Largest difference, for each view, between the chance of a vote under drawn noise and under ideal noise."""
+        """The most by which the chance of a vote may differ from that under ideal noise, for each view."""
 
     @property
     @abstractmethod

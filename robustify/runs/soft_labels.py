@@ -15,7 +15,7 @@ from robustify.smoothing import SmoothedClassifier
 from robustify.smoothing.fingerprint import pixels_fingerprint
 
 CHECKED = 100
-"""Number of images, evenly spread, whose pixels are compared with those of the run."""
+"""Images whose pixels are compared with those of the run, spread evenly."""
 
 
 def soft_labels(
@@ -25,15 +25,15 @@ def soft_labels(
 
     Arguments:
         folder: Folder of a finished run over these images, as `robustify certify` writes it.
-        model: Model that is to learn; its classes are those of the run.
-        samples: Images that it is to learn from.
+        model: The model that is to learn; its classes are those of the run.
+        samples: The images that it is to learn from.
 
     Raises:
         RunError: If the folder holds no run.
         InputError: If the run has other classes, lacks an image, saw another, or found no votes for one.
     """
     run = read_run(folder)
-    if run.labels != model.labels:
+    if tuple(run.config["labels"]) != model.labels:
         raise InputError(f"the run in {str(folder)!r} has other classes than {model.classifier.name}")
     rows = {row.sample: row for row in run.rows}
     if missing := [sample.id for sample in samples if sample.id not in rows]:
@@ -50,7 +50,7 @@ def soft_labels(
 
 
 def _check_pixels(model: SmoothedClassifier, sample: Sample, row: Row, run: Run) -> None:
-    if pixels_fingerprint(model.prepare(sample.image, run.soundness)) != row.pixels:
+    if pixels_fingerprint(model.prepare(sample.image, run.config["soundness"])) != row.pixels:
         raise InputError(
             f"{sample.id!r} is another image in the run in {str(run.folder)!r}, or has another size there.\n"
             "  Certify the same data with a model of the same input size."
