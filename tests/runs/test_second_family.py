@@ -153,9 +153,8 @@ def test_a_proof_without_noise_and_chance_is_told_and_verified(monkeypatch: pyte
         **{"format": 2, "family": "agree", "plan": {"radius": 0.5}, "soundness": "grid", "samples": 2},
         **{"labels": ["cat", "dog"], "contract": {"channels": 1, "height": 4, "width": 4}},
     }
-    rest = {"bounds": (), "batch": 2, "pixels": "p", "seconds": 1.0}
-    sure = Row("a", 0, 0, 0.5, tallies=(Tally(0, ESTIMATION, 2, (2, 0)),), **rest)
-    none = Row("b", 0, None, 0.0, tallies=(Tally(0, ESTIMATION, 2, (1, 1)),), **rest)
+    sure = Row("a", 0, 0, 0.5, (), (Tally(0, ESTIMATION, 2, (2, 0)),), batch=2, pixels="p", seconds=1.0)
+    none = Row("b", 0, None, 0.0, (), (Tally(0, ESTIMATION, 2, (1, 1)),), batch=2, pixels="p", seconds=1.0)
     run = Run(Path("run"), config, [sure, none], finished=True)
     assert str(run).splitlines()[-1] == "false certificates: none, because the proof leaves nothing to chance"
     assert [(a.radius, a.share, a.proven) for a in status(run).accuracies] == [(0.5, 0.0, 0.0)]
