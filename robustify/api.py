@@ -130,7 +130,7 @@ def _named(classifier: ImageClassifier, classes: Sequence[str]) -> ImageClassifi
 
 def _tuned(folder: Path, classifier: ImageClassifier, denoiser: Denoiser, sigma: float) -> ImageClassifier:
     """The classifier as a training run left it."""
-    from robustify.finetune.adapt.tuned import load_tuned, tuned_for
+    from robustify.finetune import load_tuned, tuned_for
 
     if difference := tuned_for(folder, denoiser, sigma):
         warnings.warn(difference, stacklevel=4)

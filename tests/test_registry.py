@@ -271,9 +271,8 @@ def test_the_guides_objective_plugin_works_as_typed(
     install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from robustify import Examples, robustify, tune
-    from robustify.finetune import find_recipe
+    from robustify.finetune import changed, find_recipe
     from robustify.finetune.objectives.registered import OBJECTIVES
-    from robustify.finetune.presets import changed
 
     monkeypatch.setattr(OBJECTIVES, "_ready", dict(OBJECTIVES._ready))
     *_, plugin = readme("python")
@@ -284,7 +283,7 @@ def test_the_guides_objective_plugin_works_as_typed(
     model = robustify("zoo:timm", denoiser="zoo:ddpm", sigma=0.5)
     data = Examples(model, torch.zeros(4, 1, 32, 32, dtype=torch.uint8), [0, 1, 2, 3])
     recipe = changed(find_recipe("brier", model, 4), {"epochs": 1})
-    assert 0 < tune(model, data, recipe, tmp_path / "run", quiet=True).history[-1]["loss"] < 2
+    assert 0 < tune(model, data, recipe, out=tmp_path / "run", quiet=True).history[-1]["loss"] < 2
     install("robustify-wrong", "wrong", "robustify_wrong", "loss = 1", group=OBJECTIVES.group, attribute=":loss")
     with pytest.raises(BrokenPluginError, match="expected a subclass of Objective; got 1"):
         OBJECTIVES.find("wrong")

@@ -35,8 +35,7 @@ from torch import Tensor, nn
 from robustify import Preprocessing, Settings, SmoothedClassifier, certify_dataset, robustify
 from robustify.data import Examples
 from robustify.data.sources import Sample
-from robustify.finetune import PRESETS, Lora, Recipe, find_recipe, tune
-from robustify.finetune.presets import changed
+from robustify.finetune import PRESETS, Lora, Recipe, changed, find_recipe, tune
 from robustify.runs.folder import read_run
 from robustify.runs.metrics import abstention_rate, average_certified_radius, certified_accuracy
 from robustify.runs.rows import Row
@@ -166,7 +165,7 @@ def trained(pipeline: str, sigma: float, out: Path, more: dict[str, Any]) -> Smo
     recipe = recipe_of(pipeline, model, budget, targets)
     folder = out / f"{pipeline}-{sigma:g}"
     started = time.monotonic()
-    result = tune(model, Examples(model, images[::step], labels[::step]), recipe, folder / "tune")
+    result = tune(model, Examples(model, images[::step], labels[::step]), recipe, out=folder / "tune")
     seconds = folder / "seconds.json"
     spent = time.monotonic() - started
     if not seconds.exists():

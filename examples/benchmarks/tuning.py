@@ -19,9 +19,9 @@ from torch.nn.functional import cross_entropy
 
 from robustify import Lora, SmoothedClassifier, robustify
 from robustify.finetune.adapt.lora import Adaptation, adapt, train_mode
-from robustify.finetune.adapt.save import save_adapter
+from robustify.finetune.defaults import objective_at
 from robustify.finetune.objectives import Batch, Objective
-from robustify.finetune.presets import objective_at
+from robustify.finetune.saved.adapter import save_adapter
 from robustify.zoo import fashion_mnist
 
 OBJECTIVES = ("gaussian", "stability", "consistency", "macer", "cat-rs", "ft-cadis")

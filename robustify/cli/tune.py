@@ -59,14 +59,12 @@ def tune(
     if validation is not None:
         check_exists(validation)
     from robustify.data import open_samples, training_examples
-    from robustify.finetune import find_recipe
+    from robustify.finetune import changed, find_recipe
     from robustify.finetune import tune as train
-    from robustify.finetune.presets import changed
     from robustify.runs.soft_labels import soft_labels
 
     smoothed = build(model, options)
     examples = training_examples(smoothed, data)
-    judge = None if validation is None else training_examples(smoothed, validation)
     wanted: dict[str, Any] = {
         "adapt": adapt,
         "epochs": epochs,
@@ -81,7 +79,7 @@ def tune(
     recipe = changed(recipe, {key: value for key, value in wanted.items() if value is not None})
     print(f"{smoothed}\n{_work(smoothed, examples, recipe)}")
     with resumable("steps up to the last checkpoint"):
-        train(smoothed, examples, recipe, out, held_out=judge, workers=workers)
+        train(smoothed, examples, recipe, out=out, validation=validation, workers=workers)
     print(f"next: robustify certify … --tuned {out}")
 
 

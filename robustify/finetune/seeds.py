@@ -1,7 +1,7 @@
 """Random numbers of training, addressed by what they are for.
 
 Noise and augmentation of an image depend on (seed, row, number) alone: not on the batch it is in, the process that
-draws it, or how often the run was interrupted. Unlike the noise of certificates they need not be proof against anyone.
+draws it, or how often the run was interrupted. Unlike the noise of certificates, they need not withstand an adversary.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def generator(seed: int, what: str, *address: int) -> np.random.Generator:
-    """A generator of its own for each address."""
+    """A random generator for one address, independent of those of all others."""
     text = "|".join(map(str, (seed, what, *address))).encode()
     key = int.from_bytes(blake2b(text, digest_size=16, person=b"robustify-tune").digest(), "little")
     return np.random.Generator(np.random.Philox(key=key))
@@ -31,5 +31,5 @@ def normal(seed: int, rows: Sequence[int], copies: Sequence[int], shape: Sequenc
 
 @lru_cache(maxsize=2)
 def order(seed: int, epoch: int, rows: int) -> tuple[int, ...]:
-    """The order in which an epoch visits all rows."""
+    """All rows, in the order in which an epoch visits them."""
     return tuple(generator(seed, "order", epoch).permutation(rows).tolist())

@@ -47,11 +47,11 @@ def test_all_kinds_of_data_are_the_same_examples(make_model: MakeModel, stripes:
         str(tmp_path / "data.npz"),
     ]
     for data in kinds:
-        picked = training_examples(model, data).__getitems__([5, 0])
-        torch.testing.assert_close(picked.pixels, images[[5, 0]].float() / 255)
-        assert picked.labels is not None
-        assert picked.labels.tolist() == [2, 0]
-        assert picked.rows == [5, 0]
+        minibatch = training_examples(model, data).__getitems__([5, 0])
+        torch.testing.assert_close(minibatch.pixels, images[[5, 0]].float() / 255)
+        assert minibatch.labels is not None
+        assert minibatch.labels.tolist() == [2, 0]
+        assert minibatch.rows == [5, 0]
     folder = training_examples(model, tmp_path / "folder")
     first = folder.__getitems__([0, 1, 43])
     torch.testing.assert_close(first.pixels, images[[0, 3, 41]].float() / 255)

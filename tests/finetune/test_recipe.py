@@ -13,9 +13,10 @@ import torch
 from robustify import SmoothedClassifier, robustify
 from robustify.errors import InputError, UnknownPluginError
 from robustify.finetune import PRESETS, Lora, Recipe, find_recipe
+from robustify.finetune.changes import changed
+from robustify.finetune.defaults import objective_at
 from robustify.finetune.objectives import CATRS, FTCADIS, MACER, Gaussian, SmoothAdv, SmoothMix
 from robustify.finetune.objectives.registered import OBJECTIVES
-from robustify.finetune.presets import changed, objective_at
 from tests.toys import MakeModel
 
 COSINE = Recipe(Gaussian(), epochs=10, learning_rate=1.0, final_learning_rate=0.1, warmup=2.0)
@@ -45,10 +46,10 @@ def test_weight_decay_follows_a_cosine() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"epochs": 0}, "epochs and batch of at least 1"),
-        ({"batch": 0}, "epochs and batch of at least 1"),
-        ({"micro_batch": 0}, "micro_batch of at least 1"),
-        ({"optimizer": "lion"}, "optimizer 'adamw' or 'sgd'"),
+        ({"epochs": 0}, "epochs to be a whole number of at least 1; got 0"),
+        ({"batch": 0}, "batch to be a whole number of at least 1; got 0"),
+        ({"micro_batch": 0}, "micro_batch to be a whole number of at least 1"),
+        ({"optimizer": "lion"}, "optimizer to be one of adamw, sgd; got 'lion'"),
         ({"learning_rate": 0.0}, "learning rate"),
         ({"learning_rate": math.nan}, "learning rate"),
         ({"final_learning_rate": 2.0}, "learning rate"),
@@ -63,8 +64,8 @@ def test_weight_decay_follows_a_cosine() -> None:
         ({"layer_decay": 1.1}, "layer_decay"),
         ({"layer_decay": 0.0}, "layer_decay"),
         ({"clip": 0.0}, "clip"),
-        ({"precision": "int8"}, "precision float32"),
-        ({"augment": "mixup"}, "augment none, mirror, crop"),
+        ({"precision": "int8"}, "precision to be one of float32, bfloat16, float16"),
+        ({"augment": "mixup"}, "augment to be one of none, mirror, crop"),
         ({"objective": FTCADIS(draws=4), "cache": 3}, "cache of 0 or at least 4, the draws; got 3"),
         ({"objective": SmoothMix(), "cache": 8}, "SmoothMix needs more than denoised copies"),
         ({"cache": 8, "augment": "crop"}, "needs cache=0"),
@@ -152,9 +153,11 @@ def test_unknown_names_are_refused(make_model: MakeModel) -> None:
         find_recipe("ft-cadi", make_model(), 10)
     with pytest.raises(InputError, match=r"no recipe named 'ft-cadis/cifar100'; there are ft-cadis/cifar10-vit-b16"):
         find_recipe("ft-cadis/cifar100", make_model(), 10)
-    with pytest.raises(InputError, match=r"expected adapt 'lora', 'full', 'head' or a Lora; got 'all'"):
+    with pytest.raises(InputError, match=r"expected adapt to be one of lora, full, head, a Lora; got 'all'"):
         replace(COSINE, adapt="all")
-    assert replace(COSINE, adapt="lora").adapt == Lora()
+    assert replace(COSINE, adapt="lora").lora == Lora()
+    assert replace(COSINE, adapt="lora").described() == replace(COSINE, adapt=Lora()).described()
+    assert replace(COSINE, adapt="head").lora is None
 
 
 def test_settings_reach_the_recipe_or_its_objective() -> None:

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,10 +30,10 @@ def test_shares_of_votes_come_in_the_order_of_the_images(
 def test_draws_that_failed_are_no_share(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
     row = certify_dataset(model, samples[:1], out, Settings(n=100)).rows[0]
     store = RowStore(out)
-    store.add(with_votes(row, (30, 10, 0)))
+    store.add(_voted(row, (30, 10, 0)))
     store.finish()
     assert soft_labels(out, model, samples[:1]).tolist() == [[0.75, 0.25, 0.0]]
-    store.add(with_votes(row, (0, 0, 0)))
+    store.add(_voted(row, (0, 0, 0)))
     store.finish()
     with pytest.raises(InputError, match=r"all draws of '00.png' failed"):
         soft_labels(out, model, samples[:1])
@@ -52,5 +53,11 @@ def test_a_run_of_something_else_is_refused(model: SmoothedClassifier, samples: 
         soft_labels(out, model, samples[:5])
 
 
-def with_votes(row: Row, votes: tuple[int, ...]) -> Row:
+def _voted(row: Row, votes: tuple[int, ...]) -> Row:
+    """The row with other votes of the draws that tested the label."""
     return replace(row, tallies=(*row.tallies[:-1], row.tallies[-1]._replace(votes=votes)))
+
+
+def _config(out: Path) -> dict[str, object]:
+    config: dict[str, object] = json.loads((out / "run.json").read_text())
+    return config

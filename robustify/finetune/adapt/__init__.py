@@ -1,1 +1,1 @@
-"""Adapters: which modules learn, how, and how what they learned is saved."""
+"""Which modules of a classifier learn: adapters, the head, everything, or a linear probe on its features."""

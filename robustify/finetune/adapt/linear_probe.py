@@ -22,14 +22,15 @@ from robustify.errors import InputError, ModelError
 from robustify.types import Pixels
 
 Features: TypeAlias = Float[Tensor, "rows features"]
-"""Of unit length."""
+"""Feature vectors of unit length."""
 
 Labels: TypeAlias = Int64[Tensor, " rows"]
 
 STRENGTHS = tuple(10.0**k for k in range(-3, 4))
 """Values of C, the weight of the data against that of a small head."""
 
-_HELD_OUT = 0.2
+_VALIDATION = 0.2
+"""Share of each class that chooses C."""
 
 
 @final
@@ -65,10 +66,10 @@ def linear_probe(
     batch: int = 64,
     seed: int = 0,
 ) -> ImageClassifier:
-    """Fits a multinomial logistic regression to features of what the denoiser makes of noisy images.
+    """Fits a multinomial logistic regression to features of denoised noisy images.
 
-    C is that of `STRENGTHS` with the best accuracy on a fifth of the images of each class, which the fits compared
-    do not see; the head returned is fitted to all.
+    C is the value of `STRENGTHS` with the best accuracy on a fifth of the images of each class, on which the compared
+    heads are not fitted; the head returned is fitted to all images.
 
     Arguments:
         backbone: In evaluation mode, without a head (`num_classes=0`, a transformers encoder, an open_clip tower).
@@ -76,12 +77,12 @@ def linear_probe(
         images: Clean, in [0, 1], at the size at which noise will be added; on the backbone's device.
         labels: True classes, from 0; every class at least twice.
         sigma: Standard deviation of the noise, in [0, 1] pixels.
-        denoiser: Leaves the noise in where None.
-        classes: Names; as many as the largest label says where None.
+        denoiser: Denoiser in front of the backbone; None leaves the noise in.
+        classes: Names of the classes; where None, numbers from 0 to the largest label.
         copies: Noisy copies of each image.
         per_class: At most this many images of each class, chosen at random; all where None.
         batch: Copies that pass the networks together.
-        seed: Of the noise and of all choices.
+        seed: Seed of the noise and of all random choices.
 
     Raises:
         InputError: If images, labels, classes or a number do not fit.
@@ -92,13 +93,13 @@ def linear_probe(
     _check_numbers(sigma=sigma, copies=copies, per_class=per_class, batch=batch)
     _check_data(images, labels, count, denoiser)
     generator = torch.Generator().manual_seed(seed)
-    rows, held_out = _choose(labels.cpu(), per_class, generator)
+    rows, validation = _choose(labels.cpu(), per_class, generator)
     noisy_features = [
         _features(backbone, preprocessing, denoiser or Identity(), images[rows], sigma, batch, generator)
         for _ in range(copies)
     ]
     features, targets = torch.cat(noisy_features).double(), labels.cpu()[rows].repeat(copies)
-    head = fit(features, targets, held_out.repeat(copies), classes=count)
+    head = fit(features, targets, validation.repeat(copies), classes=count)
     like = next(backbone.parameters(), images)
     network = ProbedNetwork(backbone, head.to(like.device, like.dtype)).eval()
     return ImageClassifier(
@@ -106,22 +107,22 @@ def linear_probe(
     )
 
 
-def fit(features: Float[Tensor, "rows features"], targets: Labels, held_out: Tensor, *, classes: int) -> nn.Linear:
-    """Chooses C on the rows held out, by accuracy and then by loss; fits to all rows.
+def fit(features: Float[Tensor, "rows features"], targets: Labels, validation: Tensor, *, classes: int) -> nn.Linear:
+    """Chooses C on the validation rows, by accuracy and then by loss; then fits a head to all rows.
 
     Arguments:
-        features: In float64.
-        targets: In 0 … classes - 1.
-        held_out: True where a row only judges, shape (rows).
+        features: Features of unit length in float64, shape (rows, width).
+        targets: Class indices from 0 to classes - 1, shape (rows).
+        validation: True for the rows that choose C, shape (rows).
         classes: Number of outputs.
     """
     scores: dict[float, tuple[float, float]] = {}
     parameters = None
     for strength in STRENGTHS:  # weakest first: each fit starts at the last
-        parameters = regress(features[~held_out], targets[~held_out], classes, strength, start=parameters)
-        logits = _affine(features[held_out], parameters)
-        accuracy = float((logits.argmax(1) == targets[held_out]).double().mean())
-        scores[strength] = accuracy, -float(F.cross_entropy(logits, targets[held_out]))
+        parameters = regress(features[~validation], targets[~validation], classes, strength, start=parameters)
+        logits = _affine(features[validation], parameters)
+        accuracy = float((logits.argmax(1) == targets[validation]).double().mean())
+        scores[strength] = accuracy, -float(F.cross_entropy(logits, targets[validation]))
     best = max(STRENGTHS, key=scores.__getitem__)
     parameters = regress(features, targets, classes, best)
     head = nn.Linear(features.shape[1], classes)
@@ -165,8 +166,8 @@ def regress(
 def unit_features(backbone: nn.Module, normalised: Tensor) -> Tensor:
     """One vector of unit length per image, shape (B, width).
 
-    Of a transformers output: the pooled one, unless its pooler has weights of its own (often newly made), then the
-    first token.
+    Of a transformers output it is the pooled one, or the first token where the pooler has weights of its own, which
+    are often not pretrained.
 
     Raises:
         ModelError: If the backbone gives something else.
@@ -198,7 +199,7 @@ def _features(
     batch: int,
     generator: torch.Generator,
 ) -> Features:
-    """Of one noisy copy of each image, on the CPU."""
+    """Features of one noisy copy of each image, on the CPU."""
     found = []
     for pixels in torch.split(images, batch):
         noise = torch.randn(pixels.shape, generator=generator).to(pixels)
@@ -209,15 +210,15 @@ def _features(
 
 
 def _choose(labels: Labels, per_class: int | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows to use, class by class, and which of them are held out: a fifth of each class, at least one."""
+    """Rows to use, class by class, and which of them are for validation: a fifth of each class, at least one."""
     rows: list[Tensor] = []
-    held_out: list[Tensor] = []
+    validation: list[Tensor] = []
     for label in range(int(labels.max()) + 1):
         members = (labels == label).nonzero().flatten()
         members = members[torch.randperm(len(members), generator=generator)][:per_class]
         rows.append(members)
-        held_out.append(torch.arange(len(members)) < max(1, round(_HELD_OUT * len(members))))
-    return torch.cat(rows), torch.cat(held_out)
+        validation.append(torch.arange(len(members)) < max(1, round(_VALIDATION * len(members))))
+    return torch.cat(rows), torch.cat(validation)
 
 
 def _affine(features: Tensor, parameters: Tensor) -> Tensor:
@@ -246,8 +247,8 @@ def _check_data(images: Pixels, labels: Labels, count: int, denoiser: Denoiser |
     rare = [label for label, n in enumerate(torch.bincount(labels.cpu(), minlength=count).tolist()) if n < 2]
     if rare:
         raise InputError(
-            f"expected at least 2 images of every class, one to fit and one to judge; of class {rare[0]} there are "
-            f"{int((labels == rare[0]).sum())}.\n  Leave such classes out and number the others from 0."
+            f"expected at least 2 images of every class, one to fit and one for validation; of class {rare[0]} "
+            f"there are {int((labels == rare[0]).sum())}.\n  Leave such classes out and number the others from 0."
         )
     shape = tuple(images.shape[1:])
     if denoiser is not None and shape != (denoiser.channels or shape[0], *(denoiser.size or shape[1:])):

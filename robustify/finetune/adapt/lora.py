@@ -11,14 +11,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from robustify.classifiers import ImageClassifier
 from robustify.errors import InputError, ModelError
-from robustify.finetune.adapt.modules import core, find_head, run, targets
-from robustify.types import Logits
+from robustify.finetune.adapt.modules import Targets, core, find_head, targets
 
 
 @final
@@ -27,12 +25,12 @@ class Lora:
     """Adds `alpha / rank · B A` to weights, A and B of this rank; the defaults are those of FT-CADIS.
 
     Arguments:
-        rank: Of every update; at least 1.
+        rank: Rank of every update; at least 1.
         alpha: Scale of the updates, times the rank.
         dropout: Share of an adapter's inputs dropped in training; in [0, 1).
         layers: `attention` (queries and values; every layer of the blocks where nothing attends), `all` layers of
-            the blocks, or regular expressions that match whole module names. Of an `nn.MultiheadAttention` the
-            queries, keys and values together.
+            the blocks, or regular expressions that match whole module names. An `nn.MultiheadAttention` is adapted as
+            a whole: queries, keys and values together.
 
     Raises:
         InputError: If a number is out of its range.
@@ -54,7 +52,7 @@ class Adaptation:
     """What `adapt` made trainable; printed, it lists the modules.
 
     Arguments:
-        how: In words.
+        how: Kind of training, in words.
         adapted: Modules with an adapter, by the names that the classifier's own library gives them.
         head: Modules trained in full beside the adapters, or alone.
         trainable: Number of parameters that learn.
@@ -79,7 +77,7 @@ class Adaptation:
 
 
 def adapt(classifier: ImageClassifier, how: str | Lora = "lora") -> Adaptation:
-    """Prepares a classifier for training, in place: exactly what shall learn requires gradients.
+    """Prepares a classifier for training, in place: exactly the parameters that are to learn require gradients.
 
     The network keeps its class and stays in evaluation mode; see `train_mode`. An adapted network computes what it
     did before until its first step. Adapters start from torch's global random state.
@@ -94,34 +92,54 @@ def adapt(classifier: ImageClassifier, how: str | Lora = "lora") -> Adaptation:
     """
     if how not in ("lora", "full", "head") and not isinstance(how, Lora):
         raise InputError(f"expected how='lora', 'full', 'head' or a Lora(…); got {how!r}")
-    network = core(classifier.network)
-    if peft_layers(network):
-        raise ModelError(f"{classifier.name} has adapters already; merge(classifier) first")
+    if peft_layers(core(classifier.network)):
+        raise ModelError(f"{classifier.name} has adapters already; load the classifier anew")
     classifier.eval()
-    lora = Lora() if how == "lora" else how if isinstance(how, Lora) else None
-    adapted: tuple[str, ...] = ()
-    head: tuple[str, ...] = ()
-    if how == "head":
-        head = find_head(classifier)
-    elif lora is not None:
-        found = targets(classifier, lora.layers)
-        adapted, head = found.adapted, found.head
-        _check_head(network, head)
-    if how == "head" and not head:
+    if isinstance(how, Lora):
+        return _adapt_layers(classifier, how)
+    if how == "lora":
+        return _adapt_layers(classifier, Lora())
+    return _adapt_head(classifier) if how == "head" else _adapt_everything(classifier)
+
+
+def _adapt_layers(classifier: ImageClassifier, lora: Lora) -> Adaptation:
+    network = core(classifier.network)
+    found = targets(classifier, lora.layers)
+    _check_head(network, found.head)
+    classifier.requires_grad_(False)
+    _inject(network, lora, found.adapted)
+    _learn(network, found.head)
+    return _adaptation(classifier, f"LoRA of rank {lora.rank}, alpha {lora.alpha:g}", found)
+
+
+def _adapt_head(classifier: ImageClassifier) -> Adaptation:
+    head = find_head(classifier)
+    if not head:
         raise ModelError(
             f"{classifier.name} has no head to train: none of its layers gives the logits.\n"
             "  Choose how='lora' or 'full', or fit a head to its image tower: linear_probe(…)."
         )
-    classifier.requires_grad_(how == "full")
-    if lora is not None:
-        _inject(network, lora, adapted)
-    for name in head:
+    classifier.requires_grad_(False)
+    _learn(core(classifier.network), head)
+    return _adaptation(classifier, "head fine-tuning", Targets((), head))
+
+
+def _adapt_everything(classifier: ImageClassifier) -> Adaptation:
+    classifier.requires_grad_(True)
+    return _adaptation(classifier, "full fine-tuning", Targets((), ()))
+
+
+def _learn(network: nn.Module, names: tuple[str, ...]) -> None:
+    for name in names:
         network.get_submodule(name).requires_grad_(True)
+
+
+def _adaptation(classifier: ImageClassifier, how: str, found: Targets) -> Adaptation:
     parameters = list(classifier.parameters())
     return Adaptation(
-        how=f"LoRA of rank {lora.rank}, alpha {lora.alpha:g}" if lora else f"{how} fine-tuning",
-        adapted=adapted,
-        head=head,
+        how=how,
+        adapted=found.adapted,
+        head=found.head,
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         total=sum(p.numel() for p in parameters),
     )
@@ -139,40 +157,6 @@ def train_mode(module: nn.Module) -> None:
             child.train(module.training)
         else:
             train_mode(child)
-
-
-def merge(classifier: ImageClassifier) -> None:
-    """Adds the adapters to the weights and removes them, in place; must precede certification.
-
-    Leaves a plain network in evaluation mode, without gradients, with the tensors it had before `adapt`.
-
-    Raises:
-        ModelError: If logits move by more than 1e-5 of the largest (in lower precision: by more than rounding),
-            or an adapter is not finite.
-    """
-    network = core(classifier.network)
-    classifier.eval()
-    before = exact_logits(classifier)
-    try:
-        _merge_adapters(network)
-    except ValueError as error:  # peft's word for weights that are not finite
-        raise ModelError(
-            f"the adapters of {classifier.name} cannot be merged: {error}; did training diverge?"
-        ) from error
-    classifier.requires_grad_(False)
-    classifier.eval()
-    check_merged(classifier, before)
-
-
-def check_merged(classifier: ImageClassifier, before: Logits) -> None:
-    """Raises `ModelError` where merging adapters moved the logits, `exact_logits` before it, by more than rounding."""
-    gap = float((exact_logits(classifier) - before).abs().max() / before.abs().max().clamp(min=1e-6))
-    tolerance = 1e-5 if classifier.dtype == torch.float32 else 8 * torch.finfo(classifier.dtype).eps
-    if not gap <= tolerance:  # also refuses NaN
-        raise ModelError(
-            f"merging the adapters moved the logits of {classifier.name} by {gap:.2g} of the largest; expected at "
-            f"most {tolerance:.2g}.\n  Load the base classifier and the saved adapter again, on the CPU in float32."
-        )
 
 
 def _check_head(network: nn.Module, head: tuple[str, ...]) -> None:
@@ -230,21 +214,3 @@ def peft_layers(network: nn.Module) -> dict[str, Any]:
         if hasattr(module, "get_base_layer") and not any(name.startswith(f"{outer}.") for outer in found):
             found[name] = module
     return found
-
-
-def _merge_adapters(network: nn.Module) -> None:
-    for name, layer in peft_layers(network).items():
-        if hasattr(layer, "unload_and_optionally_merge_module"):  # an attention, whose weights are parameters
-            plain = layer.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
-        else:
-            layer.merge(safe_merge=True)
-            plain = layer.get_base_layer()
-        network.set_submodule(name, plain)
-    if hasattr(network, "peft_config"):
-        del network.peft_config
-
-
-def exact_logits(classifier: ImageClassifier) -> Logits:
-    """Of two images, without TF32."""
-    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
-        return run(classifier)

@@ -18,7 +18,7 @@ from robustify.smoothing import SmoothedClassifier
 from robustify.types import Pixels
 
 _PULL = 16.0
-"""Far from both ends of what float16 can say."""
+"""Largest entry of slopes in the logits: far from both ends of the range of float16."""
 
 Copies: TypeAlias = Float[Tensor, "draws batch channels height width"]
 """Several versions of each image of a batch: its noise, or its noisy or denoised copies."""
@@ -61,8 +61,8 @@ def smooth_pgd(
         Razenshteyn, Bubeck, 2019, https://arxiv.org/abs/1906.04584
 
     Arguments:
-        noise: The same in all steps.
-        epsilon: In l2, in [0, 1] pixels.
+        noise: Noise that stays the same in all steps.
+        epsilon: Radius in l2, in [0, 1] pixels.
     """
     change = torch.zeros_like(pixels)
     with frozen(model):
@@ -83,8 +83,8 @@ def smoothmix_path(
         Kim, Shin, 2021, https://arxiv.org/abs/2111.09277
 
     Arguments:
-        noise: The same in all steps.
-        step_size: In l2, in [0, 1] pixels.
+        noise: Noise that stays the same in all steps.
+        step_size: Length of a step in l2, in [0, 1] pixels.
     """
     path = [pixels]
     with frozen(model):
@@ -118,7 +118,7 @@ def kl_noise_pgd(
 
     Arguments:
         log_target: Logarithms of probabilities; -inf where a class has none.
-        epsilon: In l2 for each copy, in [0, 1] pixels.
+        epsilon: Radius in l2 for each copy, in [0, 1] pixels.
     """
     mean, deviation = _moments(noise)
 
@@ -146,7 +146,7 @@ def within(change: Pixels, epsilon: float) -> Pixels:
 
 
 def _image_slope(model: SmoothedClassifier, pixels: Pixels, labels: Labels, noise: Copies) -> Pixels:
-    """Of the loss of the soft smoothed classifier, up to a positive factor for each image."""
+    """Slope of the soft smoothed classifier's loss, up to a positive factor for each image."""
     return _slope(
         lambda now: noisy_logits(model, now, noise), lambda found: smoothed_nll(found, labels), pixels, each=(0, 2)
     )
@@ -159,7 +159,7 @@ def _slope(
     at: Tensor,
     each: tuple[int, ...],
 ) -> Tensor:
-    """Of the error, up to a positive factor for each image or copy, whose axes of the logits are `each`.
+    """Slope of the error, up to a positive factor for each image or copy, whose axes of the logits are `each`.
 
     The slope in the logits is found in float64 and scaled to `_PULL` before it passes the network: where a prediction
     is nearly certain, it would vanish in float16.
@@ -174,7 +174,10 @@ def _slope(
 
 
 def _unit(slope: Pixels) -> Pixels:
-    """Of norm 1 for each image, 0 where it is 0; first scaled by the largest entry, whose square may underflow."""
+    """The slope of each image with norm 1, or 0 where it is 0.
+
+    It is divided by its largest entry first, whose square may underflow.
+    """
     flat = slope.flatten(1)
     flat = flat / flat.abs().amax(dim=1, keepdim=True).clamp(min=_tiny(flat))
     unit: Tensor = flat / flat.norm(dim=1, keepdim=True).clamp(min=_tiny(flat))

@@ -1,4 +1,4 @@
-"""What every objective is given and gives back."""
+"""The interface of objectives: the batch they are given and the outcome they return."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ class Batch:
     Arguments:
         pixels: Clean, in [0, 1].
         labels: True classes; None where the data has none.
-        noise: Of standard deviation sigma, in [0, 1] pixels; never clipped.
-        rows: Where the images are in the data set.
-        epoch: Passes over the data so far, with a fraction: what schedules depend on.
-        denoised: What the denoiser makes of `pixels + noise`, where that was computed before; there is no noise then.
-        seed: Of what objectives draw at random.
+        noise: Noise of standard deviation sigma, in [0, 1] pixels, for each copy; never clipped.
+        rows: Indices of the images in the data set.
+        epoch: Passes over the data so far, with a fraction; schedules depend on it.
+        denoised: The denoised `pixels + noise`, where they were computed before; `noise` then has no copies.
+        seed: Seed of everything that objectives draw at random.
     """
 
     pixels: Pixels
@@ -48,11 +48,12 @@ class Batch:
 
 
 class Outcome(NamedTuple):
-    """What an objective makes of a batch.
+    """Loss and metrics of one batch.
 
     Arguments:
         loss: Scalar, to be minimised.
-        metrics: One detached number per image, by name; `hit` is the share of its copies classified as its label.
+        metrics: One detached number per image, by name; `noisy_accuracy` is the share of its copies classified as
+            its label.
     """
 
     loss: Tensor
@@ -60,15 +61,17 @@ class Outcome(NamedTuple):
 
 
 class Objective(ABC):
-    """What fine-tuning minimises. Implementations are frozen dataclasses: their fields are the recipe.
+    """A loss that fine-tuning minimises. Implementations are frozen dataclasses, whose fields are their settings.
 
     Arguments:
         draws: Noisy copies of each image.
     """
 
     needs_labels: ClassVar[bool] = True
+    """Whether it cannot learn from images without labels."""
+
     cacheable: ClassVar[bool] = False
-    """Whether it needs nothing but `Batch.copies`, so that copies denoised once can serve many epochs."""
+    """Whether it needs only `Batch.copies`, so that copies denoised once can serve many epochs."""
 
     remembers: ClassVar[bool] = False
     """Whether it keeps a state for each image, which several processes could not share."""
@@ -83,7 +86,7 @@ class Objective(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from `state_dict`; forgets everything where it is empty."""
+        """Continues from `state_dict`; forgets everything where it is empty."""
         del state
 
     def check(self, images: int, classes: int) -> None:

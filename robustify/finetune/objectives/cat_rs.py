@@ -1,4 +1,4 @@
-r"""Asks much of images that survive noise, little of those that do not.
+r"""CAT-RS: confidence-aware training, which asks more of images that are classified correctly under noise.
 
 With :math:`\hat p` the share of an image's M copies that are classified as its label, K is binomial (M, p̂), at least 1:
 
@@ -30,7 +30,7 @@ from robustify.finetune.objectives.losses import (
     log_mean_softmax,
     worst_kl,
 )
-from robustify.finetune.objectives.shared import check_positive, check_several, hit_rate, labels_of, uniforms
+from robustify.finetune.objectives.shared import check_positive, check_several, labels_of, noisy_accuracy, uniforms
 from robustify.smoothing import SmoothedClassifier
 
 
@@ -45,8 +45,8 @@ class CATRS(Objective):
         draws: Noisy copies of each image, at least 2.
         weight: :math:`\lambda`.
         epsilon: How far the attack may move a copy, in l2, in [0, 1] pixels.
-        steps: Of the attack.
-        targets: Smoothed predictions of shape (images, classes), found by `Batch.rows`; shares of hard votes, with
+        steps: Number of steps of the attack.
+        targets: Smoothed predictions of shape (images, classes), indexed by `Batch.rows`; shares of hard votes, with
             zeros, are fine: `robustify.runs.soft_labels` reads them from a certification run over the images. The
             published ones are from 10,000 draws of a model trained with noise of 0.25. Where None, the mean prediction
             of the copies, without gradient.
@@ -75,15 +75,15 @@ class CATRS(Objective):
         labels = labels_of(batch)
         copies = batch.copies(model)
         logits = classify(model, copies)
-        hit = hit_rate(logits, labels)
-        kept = (uniforms(batch, "cat-rs", len(copies)) < hit).sum(dim=0).clamp(min=1)  # binomial
+        accuracy = noisy_accuracy(logits, labels)
+        kept = (uniforms(batch, "cat-rs", len(copies)) < accuracy).sum(dim=0).clamp(min=1)  # binomial
         target = self._target(batch, logits)
         moved = batch.pixels + kl_noise_pgd(
             model, batch.pixels, copies - batch.pixels, target, epsilon=self.epsilon, steps=self.steps
         )
         hard = torch.where(kept == len(copies), worst_kl(target, classify(model, moved)), 0.0)
         loss = bottom_k_ce(cross_entropies(logits, labels), kept) + self.weight * hard
-        return Outcome(loss.mean(), {"hit": hit})
+        return Outcome(loss.mean(), {"noisy_accuracy": accuracy})
 
     def check(self, images: int, classes: int) -> None:
         if self.targets is not None and tuple(self.targets.shape) != (images, classes):

@@ -1,4 +1,4 @@
-r"""Learns to say the same of all noisy copies of an image.
+r"""Consistency regularisation: learns the same prediction for all noisy copies of an image.
 
 .. math:: L = \frac1m \sum_i \Big[ \mathrm{CE}(F_i, y) + \lambda\, \mathrm{KL}(\bar F \| F_i) \Big] + \eta H(\bar F)
 
@@ -12,7 +12,7 @@ from typing import ClassVar, final
 
 from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
 from robustify.finetune.objectives.losses import consistency, cross_entropies
-from robustify.finetune.objectives.shared import check_several, hit_rate, labels_of
+from robustify.finetune.objectives.shared import check_several, labels_of, noisy_accuracy
 from robustify.smoothing import SmoothedClassifier
 
 
@@ -47,4 +47,4 @@ class Consistency(Objective):
         logits = classify(model, batch.copies(model))
         penalty = consistency(logits, weight=self.weight, entropy=self.entropy)
         loss = cross_entropies(logits, labels).mean(dim=0) + penalty
-        return Outcome(loss.mean(), {"hit": hit_rate(logits, labels)})
+        return Outcome(loss.mean(), {"noisy_accuracy": noisy_accuracy(logits, labels)})

@@ -1,4 +1,4 @@
-r"""Keeps false labels from being learnt by heart, around any other objective.
+r"""Early-learning regularisation: keeps any objective from memorising false labels.
 
 .. math:: L = L_\text{other} + \lambda \log(1 - \langle p, t \rangle), \quad t \leftarrow \beta t + (1 - \beta) p
 
@@ -28,12 +28,11 @@ _LEAST = 1e-4
 class EarlyLearning(Objective):
     r"""Early-learning regularisation: one more forward pass, of one copy of each image.
 
-    The running means belong to the process that sees the images: in one of several processes they would be of the
-    images it happened to see.
+    Each process keeps the running means of the images that it sees, so several processes are refused.
 
     Arguments:
         other: What else is minimised.
-        images: In the data set.
+        images: Number of images in the data set.
         weight: :math:`\lambda`; published: 3 for CIFAR-10, 7 for CIFAR-100.
         memory: :math:`\beta`; published: 0.7 for CIFAR-10, 0.9 for CIFAR-100.
 
@@ -83,7 +82,7 @@ class EarlyLearning(Objective):
         """Continues from the state of another run.
 
         Raises:
-            InputError: If it is of another number of images.
+            InputError: If the state is that of another number of images.
         """
         means = state.get("means")
         if means is not None and len(means) != self._images:

@@ -1,4 +1,4 @@
-"""Learns to classify noisy copies: the plain way to make a classifier that can be smoothed.
+"""Gaussian augmentation: learns to classify noisy copies, the plain way to train for smoothing.
 
 References:
     Certified Adversarial Robustness via Randomized Smoothing, Cohen, Rosenfeld, Kolter, 2019,
@@ -10,7 +10,7 @@ from typing import ClassVar, final
 
 from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
 from robustify.finetune.objectives.losses import cross_entropies
-from robustify.finetune.objectives.shared import check_positive, hit_rate, labels_of
+from robustify.finetune.objectives.shared import check_positive, labels_of, noisy_accuracy
 from robustify.smoothing import SmoothedClassifier
 
 
@@ -36,4 +36,4 @@ class Gaussian(Objective):
     def __call__(self, model: SmoothedClassifier, batch: Batch) -> Outcome:
         labels = labels_of(batch)
         logits = classify(model, batch.copies(model))
-        return Outcome(cross_entropies(logits, labels).mean(), {"hit": hit_rate(logits, labels)})
+        return Outcome(cross_entropies(logits, labels).mean(), {"noisy_accuracy": noisy_accuracy(logits, labels)})

@@ -1,9 +1,9 @@
 r"""Losses of smoothed classifiers, each a pure function of logits.
 
-Logits have shape (draws, batch, classes): :math:`F_i = \mathrm{softmax}(f(x + \delta_i))` is what draw i of an image
-says, and :math:`\bar F = \frac1m \sum_i F_i` the soft smoothed classifier. Everything is computed from logarithms:
-:math:`\bar F` underflows for confident classifiers, and the gradient of :math:`t \log t` at 0 is NaN. Losses are per
-image. Labels are class indices.
+Logits have shape (draws, batch, classes): :math:`F_i = \mathrm{softmax}(f(x + \delta_i))` is the prediction for draw i
+of an image, and :math:`\bar F = \frac1m \sum_i F_i` the soft smoothed classifier. Everything is computed from
+logarithms: :math:`\bar F` underflows for confident classifiers, and the gradient of :math:`t \log t` at 0 is NaN.
+Losses are per image. Labels are class indices.
 """
 
 import math
@@ -46,13 +46,13 @@ def entropy_from_logs(log_p: LogProbabilities) -> PerImage:
     return -(log_p.exp() * torch.where(log_p.isneginf(), 0.0, log_p)).sum(dim=-1)
 
 
-def hits(logits: DrawLogits, labels: Labels) -> Bool[Tensor, "draws batch"]:
-    """Which copies are classified as their label."""
+def correct(logits: DrawLogits, labels: Labels) -> Bool[Tensor, "draws batch"]:
+    """Which copies are classified as their label, shape (draws, batch)."""
     return logits.argmax(dim=-1) == labels
 
 
 def cross_entropies(logits: DrawLogits, labels: Labels) -> PerDraw:
-    """Of each copy."""
+    """Cross-entropy of each copy, shape (draws, batch)."""
     index = labels.expand(len(logits), -1).unsqueeze(-1)
     return -logits.log_softmax(dim=-1).gather(-1, index).squeeze(-1)
 
@@ -108,7 +108,7 @@ def macer_hinge(logits: DrawLogits, labels: Labels, *, sigma: float, beta: float
         Ravikumar, Hsieh, Wang, 2020, https://arxiv.org/abs/2001.02378
 
     Arguments:
-        sigma: Of the noise, in [0, 1] pixels.
+        sigma: Standard deviation of the noise, in [0, 1] pixels.
         beta: Inverse temperature of the softmax.
         gamma: Images with more than this many sigma / 2 are left alone; at most 30.
     """
@@ -123,7 +123,7 @@ def macer_hinge(logits: DrawLogits, labels: Labels, *, sigma: float, beta: float
 
 
 def _quantile(log_p: PerImage) -> PerImage:
-    """Of the standard normal, at probabilities up to 1/2."""
+    """Quantile of the standard normal, at probabilities up to 1/2 given by their logarithms."""
     quantile: Tensor = torch.special.ndtri(log_p.clamp(min=_LEAST).exp())
     return quantile
 
@@ -139,15 +139,15 @@ def bottom_k_ce(losses: PerDraw, k: Int64[Tensor, " batch"]) -> PerImage:
     return torch.where(ranks < k, losses.sort(dim=0).values, 0.0).sum(dim=0) / len(losses)
 
 
-def selective_ce(losses: PerDraw, hit: Bool[Tensor, "draws batch"]) -> PerImage:
-    """Sum of the losses of recognised copies, divided by the number of draws; the smallest loss where none is.
+def selective_ce(losses: PerDraw, right: Bool[Tensor, "draws batch"]) -> PerImage:
+    """Sum of the losses of correct copies, divided by the number of draws; the smallest loss where none is correct.
 
     References:
         Confidence-aware Denoised Fine-tuning of Off-the-shelf Models for Certified Robustness, Jang, Kim, Shin,
         Jeong, 2024, https://arxiv.org/abs/2411.08933
     """
-    least = torch.zeros_like(hit).scatter(0, losses.argmin(dim=0, keepdim=True), value=True)
-    selected = torch.where(hit.any(dim=0), hit, least)
+    least = torch.zeros_like(right).scatter(0, losses.argmin(dim=0, keepdim=True), value=True)
+    selected = torch.where(right.any(dim=0), right, least)
     return torch.where(selected, losses, 0.0).sum(dim=0) / len(losses)
 
 

@@ -1,4 +1,4 @@
-r"""Learns to enlarge the certified radius itself, where the soft smoothed classifier is right.
+r"""MACER: enlarges the certified radius itself, where the soft smoothed classifier is right.
 
 .. math:: L = -\log \bar F_y + \lambda \, 1[\text{right}] \,
           \frac\sigma2 \max\big(0, \gamma - \Phi^{-1}(a) + \Phi^{-1}(b)\big)
@@ -14,7 +14,7 @@ from typing import ClassVar, final
 from robustify.errors import InputError
 from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
 from robustify.finetune.objectives.losses import macer_hinge, smoothed_nll
-from robustify.finetune.objectives.shared import check_positive, hit_rate, labels_of
+from robustify.finetune.objectives.shared import check_positive, labels_of, noisy_accuracy
 from robustify.smoothing import SmoothedClassifier
 
 
@@ -59,4 +59,4 @@ class MACER(Objective):
         if batch.epoch >= self.deferred:
             hinge = macer_hinge(logits, labels, sigma=model.sigma, beta=self.beta, gamma=self.gamma)
             loss = loss + self.weight * hinge
-        return Outcome(loss.mean(), {"hit": hit_rate(logits, labels)})
+        return Outcome(loss.mean(), {"noisy_accuracy": noisy_accuracy(logits, labels)})

@@ -1,4 +1,4 @@
-"""What several objectives need."""
+"""Helpers that several objectives share."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robustify.errors import InputError
 from robustify.finetune.objectives.base import Batch
-from robustify.finetune.objectives.losses import DrawLogits, hits
+from robustify.finetune.objectives.losses import DrawLogits, correct
 from robustify.finetune.seeds import generator
 
 
@@ -24,13 +24,13 @@ def labels_of(batch: Batch) -> Int64[Tensor, " batch"]:
     return batch.labels
 
 
-def hit_rate(logits: DrawLogits, labels: Int64[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-    """Share of copies that are classified as their label."""
-    return hits(logits.detach(), labels).float().mean(dim=0)
+def noisy_accuracy(logits: DrawLogits, labels: Int64[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Share of copies of each image that are classified as its label, in [0, 1]."""
+    return correct(logits.detach(), labels).float().mean(dim=0)
 
 
 def uniforms(batch: Batch, what: str, count: int) -> Float64[Tensor, "{count} batch"]:
-    """Numbers in [0, 1) that depend on the seed, the row and the number of whole epochs alone.
+    """Uniform random numbers in [0, 1), shape (count, batch), that depend only on seed, row and whole epochs.
 
     So they are the same in any batch and process and after an interruption.
     """
@@ -39,7 +39,7 @@ def uniforms(batch: Batch, what: str, count: int) -> Float64[Tensor, "{count} ba
 
 
 def ramped(epoch: float, epochs: float) -> float:
-    """Grows by whole epochs from 1 / epochs to 1; 1 where there is no ramp."""
+    """A factor that grows by whole epochs from 1 / epochs to 1; 1 where there is no ramp."""
     return min(1.0, (int(epoch) + 1) / epochs) if epochs else 1.0
 
 
@@ -58,7 +58,7 @@ def check_several(draws: int) -> None:
     """Refuses a single noisy copy where predictions are compared with their mean.
 
     Raises:
-        InputError: If there is but one.
+        InputError: If there is only one.
     """
     if draws < 2:
-        raise InputError(f"expected draws >= 2; got {draws}: one copy is its own mean, and nothing would be learnt")
+        raise InputError(f"expected draws >= 2; got {draws}: one copy is its own mean, so nothing would be learned")

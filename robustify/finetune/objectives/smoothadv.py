@@ -1,4 +1,4 @@
-r"""Learns from images on which the soft smoothed classifier was made to err.
+r"""SmoothAdv: adversarial training on images that the soft smoothed classifier misclassifies.
 
 .. math:: L = \frac1m \sum_i \mathrm{CE}\big(F(\hat x + \delta_i), y\big), \quad
           \hat x \approx \arg\max_{\|x' - x\|_2 \le \epsilon} -\log \frac1m \sum_i F(x' + \delta_i)_y
@@ -18,7 +18,7 @@ from typing import ClassVar, final
 from robustify.finetune.objectives.attacks import noisy_logits, smooth_pgd
 from robustify.finetune.objectives.base import Batch, Objective, Outcome
 from robustify.finetune.objectives.losses import consistency, cross_entropies
-from robustify.finetune.objectives.shared import check_positive, check_several, hit_rate, labels_of, ramped
+from robustify.finetune.objectives.shared import check_positive, check_several, labels_of, noisy_accuracy, ramped
 from robustify.smoothing import SmoothedClassifier
 
 
@@ -34,7 +34,7 @@ class SmoothAdv(Objective):
     Arguments:
         draws: Noisy copies of each image, for the attack and for learning.
         epsilon: Radius of the attack in l2, in [0, 1] pixels.
-        steps: Of the attack.
+        steps: Number of steps of the attack.
         ramp: Epochs over which epsilon grows to its value.
         weight: :math:`\lambda` of the consistency penalty.
         entropy: :math:`\eta` of the consistency penalty.
@@ -65,4 +65,4 @@ class SmoothAdv(Objective):
         loss = cross_entropies(logits, labels).mean(dim=0)
         if self.weight or self.entropy:
             loss = loss + consistency(logits, weight=self.weight, entropy=self.entropy)
-        return Outcome(loss.mean(), {"hit": hit_rate(logits, labels)})
+        return Outcome(loss.mean(), {"noisy_accuracy": noisy_accuracy(logits, labels)})

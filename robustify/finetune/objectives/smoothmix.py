@@ -1,4 +1,4 @@
-r"""Learns to be less certain on the way from an image to where the smoothed classifier errs.
+r"""SmoothMix: learns to be less certain on the way from an image to one that is misclassified.
 
 An attack without a ball leads from :math:`x` to :math:`\tilde x`. With :math:`\lambda` uniform on [0, 1/2],
 :math:`x_\text{mix} = (1 - \lambda) x' + \lambda \tilde x` and
@@ -21,7 +21,7 @@ from robustify.errors import InputError
 from robustify.finetune.objectives.attacks import noisy_logits, smoothmix_path, within
 from robustify.finetune.objectives.base import Batch, Objective, Outcome
 from robustify.finetune.objectives.losses import cross_entropies, log_mean_softmax, smoothmix_penalty, smoothmix_target
-from robustify.finetune.objectives.shared import check_positive, hit_rate, labels_of, ramped, uniforms
+from robustify.finetune.objectives.shared import check_positive, labels_of, noisy_accuracy, ramped, uniforms
 from robustify.smoothing import SmoothedClassifier
 
 
@@ -35,8 +35,8 @@ class SmoothMix(Objective):
     Arguments:
         draws: Noisy copies of each image, the same in the attack and for learning.
         weight: :math:`\eta`.
-        step_size: Of the attack in l2, in [0, 1] pixels.
-        steps: Of the attack.
+        step_size: Length of a step of the attack in l2, in [0, 1] pixels.
+        steps: Number of steps of the attack.
         mix_steps: How many of the steps the clean end is ahead; it is at most w times their length from x.
         ramp: Epochs over which w grows to 1.
         detach: Whether :math:`y_\text{mix}` gets no gradient; the published code lets it have one.
@@ -75,4 +75,4 @@ class SmoothMix(Objective):
         target = smoothmix_target(log_mean.detach() if self.detach else log_mean, mix)
         penalty = smoothmix_penalty(target, mixed, log_mean.argmax(dim=1) == labels)
         loss = cross_entropies(logits, labels).mean(dim=0) + self.weight * grown * penalty
-        return Outcome(loss.mean(), {"hit": hit_rate(logits, labels)})
+        return Outcome(loss.mean(), {"noisy_accuracy": noisy_accuracy(logits, labels)})

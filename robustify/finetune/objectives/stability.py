@@ -1,4 +1,4 @@
-r"""Learns to say of noisy copies what is said of the clean image; works without labels.
+r"""Stability training: learns the same prediction for noisy copies as for the clean image; needs no labels.
 
 .. math:: L = \mathrm{CE}(F(x), y) + \lambda \frac1m \sum_i \mathrm{CE}\big(F(x), F(x + \delta_i)\big)
 
@@ -20,14 +20,14 @@ from torch import Tensor
 
 from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
 from robustify.finetune.objectives.losses import cross_entropies, stability
-from robustify.finetune.objectives.shared import check_positive, hit_rate
+from robustify.finetune.objectives.shared import check_positive, noisy_accuracy
 from robustify.smoothing import SmoothedClassifier
 
 
 @final
 @dataclass(frozen=True)
 class Stability(Objective):
-    r"""Agreement with the classifier's own clean prediction.
+    r"""Cross-entropy of noisy predictions to the classifier's own clean prediction.
 
     The classifier sees clean images as they are and noisy ones denoised, in one forward pass: layers that gather
     statistics of their batch meet both together. Published for CIFAR-10: weight 2 at sigma = 0.25 and 0.5, 1 at 1.
@@ -57,5 +57,5 @@ class Stability(Objective):
         if batch.labels is None:
             return Outcome(self.weight * stability(clean[0].detach(), noisy).mean(), {})
         loss = cross_entropies(clean, batch.labels)[0] + self.weight * stability(clean[0], noisy)
-        metrics: dict[str, Tensor] = {"hit": hit_rate(noisy, batch.labels)}
+        metrics: dict[str, Tensor] = {"noisy_accuracy": noisy_accuracy(noisy, batch.labels)}
         return Outcome(loss.mean(), metrics)

@@ -10,11 +10,20 @@ from robustify.finetune.seeds import generator
 from robustify.types import Pixels
 
 AUGMENTATIONS = ("none", "mirror", "crop")
-"""`mirror`: half of the images are mirrored. `crop`: also shifted by up to an eighth of their size, over zeros."""
+"""Names of augmentations: `mirror` mirrors half of the images; `crop` also shifts them by up to an eighth of their
+size, over zeros."""
 
 
 def augment(pixels: Pixels, rows: Sequence[int], kind: str, *, seed: int, epoch: int) -> Pixels:
-    """Each image changed on its own, by numbers that depend on (seed, row, epoch) alone."""
+    """Changes each image on its own, by random numbers that depend on (seed, row, epoch) alone.
+
+    Arguments:
+        pixels: Clean images in [0, 1].
+        rows: Index of each image in the data set.
+        kind: One of `AUGMENTATIONS`.
+        seed: Seed of the recipe.
+        epoch: Number of whole epochs so far.
+    """
     if kind == "none":
         return pixels
     return torch.stack(

@@ -1,4 +1,4 @@
-"""Which images a step sees, and through which noise: a function of (recipe, data, step) alone."""
+"""The images and the noise of each step, which depend on (recipe, data, step) alone."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from robustify.data.examples import Examples, Picked
+from robustify.data.examples import Examples, Minibatch
 from robustify.errors import InputError
 from robustify.finetune.objectives import Batch
 from robustify.finetune.recipe import Recipe
@@ -24,12 +24,13 @@ class Batches:
     """The steps of one run, or one process's share of them.
 
     Arguments:
-        examples: What to learn from.
-        recipe: How.
-        sigma: Of the noise.
-        copies: Denoised before; None to denoise in every step.
-        process, processes: Which share, of how many.
-        workers: Processes that decode images.
+        examples: Images to learn from.
+        recipe: How to train.
+        sigma: Standard deviation of the noise, in [0, 1] pixels.
+        copies: Copies denoised before; None to denoise in every step.
+        process: Index of this process.
+        processes: Number of processes.
+        workers: Processes that decode images; 0 decodes in this one.
 
     Raises:
         InputError: If some batch has fewer images than there are processes.
@@ -44,7 +45,8 @@ class Batches:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        images, batch = len(self.examples), self.recipe.batch
+        images = len(self.examples)
+        batch = self.recipe.batch
         least = min(batch, images % batch or batch)
         if least < self.processes:
             raise InputError(
@@ -54,40 +56,41 @@ class Batches:
 
     @property
     def per_epoch(self) -> int:
-        """Steps of an epoch; the last may see fewer images, none is left out."""
+        """Number of steps of an epoch; the last may see fewer images, none is left out."""
         return math.ceil(len(self.examples) / self.recipe.batch)
 
     @property
     def steps(self) -> int:
-        """Of the whole run."""
+        """Number of steps of the whole run."""
         return self.recipe.epochs * self.per_epoch
 
     def rows(self, step: int) -> list[int]:
-        """Those of all processes."""
+        """Rows of the data set that all processes together see in a step."""
         epoch, position = divmod(step, self.per_epoch)
         visited = order(self.recipe.seed, epoch, len(self.examples))
         return list(visited[position * self.recipe.batch : (position + 1) * self.recipe.batch])
 
-    def load(self, start: int) -> Iterator[Picked]:
+    def load(self, start: int) -> Iterator[Minibatch]:
         """This process's images of each step from `start` on."""
         yield from DataLoader(
             self.examples,
             batch_sampler=(self.rows(step)[self.process :: self.processes] for step in range(start, self.steps)),
             num_workers=self.workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             generator=torch.Generator(),  # else the loader would take from everybody's random numbers
         )
 
-    def parts(self, picked: Picked, step: int, device: torch.device) -> Iterator[Batch]:
-        """A step's images with their noise, as many at once as the recipe says."""
-        size = self.recipe.micro_batch or len(picked.rows)
-        for first in range(0, len(picked.rows), size):
+    def parts(self, minibatch: Minibatch, step: int, device: torch.device) -> Iterator[Batch]:
+        """A step's images with their noise, split into micro-batches of the recipe's size."""
+        size = self.recipe.micro_batch or len(minibatch.rows)
+        for first in range(0, len(minibatch.rows), size):
             part = slice(first, first + size)
-            labels = picked.labels[part] if picked.labels is not None else None
-            yield self._batch(picked.rows[part], picked.pixels[part], labels, step, device)
+            labels = minibatch.labels[part] if minibatch.labels is not None else None
+            yield self._batch(minibatch.rows[part], minibatch.pixels[part], labels, step, device)
 
     def _batch(self, rows: list[int], pixels: Tensor, labels: Tensor | None, step: int, device: torch.device) -> Batch:
-        recipe, epoch = self.recipe, step // self.per_epoch
+        recipe = self.recipe
+        epoch = step // self.per_epoch
         draws = recipe.objective.draws
         numbers = [epoch * draws + i for i in range(draws)]
         if self.copies is not None:
@@ -106,5 +109,5 @@ class Batches:
         )
 
 
-def _as_it_is(picked: Any) -> Any:  # noqa: ANN401 - already a batch, a `Picked`
-    return picked
+def _unchanged(minibatch: Any) -> Any:  # noqa: ANN401 - torch would collate it, and it is collated already
+    return minibatch

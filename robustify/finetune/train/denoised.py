@@ -1,4 +1,4 @@
-"""Denoised copies on disk: the denoiser is fixed, so what it makes of a noisy image can serve many epochs."""
+"""Denoised copies on disk: the denoiser is fixed, so a copy denoised once can serve many epochs."""
 
 import os
 import shutil
@@ -24,8 +24,9 @@ class DenoisedCopies:
 
     Arguments:
         folder: Made where missing.
-        rows, copies: How many images, and of each how many copies.
-        shape: Of one image.
+        rows: Number of images.
+        copies: Number of copies of each image.
+        shape: Shape of one image, (channels, height, width).
 
     Raises:
         InputError: If the disk has no room for them.
@@ -35,7 +36,8 @@ class DenoisedCopies:
         self.copies = copies
         self._folder = folder
         self._rows = rows
-        file, done = folder / "denoised.npy", folder / "denoised.done.npy"
+        file = folder / "denoised.npy"
+        done = folder / "denoised.done.npy"
         if not done.is_file():
             need = 2 * rows * copies * int(np.prod(shape))
             folder.mkdir(parents=True, exist_ok=True)
@@ -46,13 +48,13 @@ class DenoisedCopies:
                 )
             with disk(folder, "Files written before"):
                 _new(file, (rows, copies, *shape), np.float16)
-                _new(done, (rows,), np.uint8)  # last: where it is there, so is all the room
+                _new(done, (rows,), np.uint8)  # last: where it exists, all the room is taken
         self._pixels = np.lib.format.open_memmap(file, mode="r+")
         self._done = np.lib.format.open_memmap(done, mode="r+")
 
     @torch.inference_mode()
     def fill(self, model: SmoothedClassifier, examples: Examples, *, seed: int, batch: int, quiet: bool) -> None:
-        """Denoises what is missing."""
+        """Denoises the copies that are missing, by the noise of `seed`, about `batch` at a time."""
         missing = np.flatnonzero(self._done == 0).tolist()
         each = max(1, batch // self.copies)
         with tqdm(
@@ -70,13 +72,16 @@ class DenoisedCopies:
                 bar.update(len(rows))
 
     def read(self, rows: Sequence[int], copies: Sequence[int]) -> Tensor:
-        """Copies of the same numbers of each row: float32 of shape (copies, rows, channels, height, width)."""
+        """The copies of these numbers of each row, float32 of shape (copies, rows, channels, height, width)."""
         picked = self._pixels[list(rows)][:, list(copies)]
         return torch.from_numpy(np.ascontiguousarray(picked)).float().transpose(0, 1)
 
 
 def _new(file: Path, shape: tuple[int, ...], dtype: type) -> None:
-    """Zeros, with room on the disk: writing to a file mapped into memory would otherwise kill the process."""
+    """Makes a file of zeros and takes its room on the disk.
+
+    Without room, writing to a file that is mapped into memory would kill the process.
+    """
     beside = file.with_name(f".{file.name}")
     np.lib.format.open_memmap(beside, mode="w+", dtype=dtype, shape=shape).flush()
     try:

@@ -1,24 +1,29 @@
-"""The folder of a training run: what was run, how far it is, what came out."""
+"""The folder of a training run: what is run, how far it is, what came out. Reading it needs no torch."""
 
 import json
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any, final
-
-import torch
-from torch import Tensor, nn
 
 from robustify.errors import RunError
 from robustify.folders import disk, write_whole
 
-_UNDONE = ".tune.json."
-"""What a killed process may leave of a folder that it began."""
+FORMAT = 2
+"""Version of the folder, written to `tune.json`; robustify 0.1 wrote none."""
+
+CONFIG = "tune.json"
+STATE = "state.pt"
+PROGRESS = "progress.json"
+ADAPTER = "adapter"
+WEIGHTS = "weights.safetensors"
+
+_UNFINISHED = f".{CONFIG}."
+"""How the name of the file begins that a killed process may leave in a folder that it had just made."""
 
 
 @final
-class RunFolder:
-    """Holds `tune.json` (what is run) and `state.pt` (how far it is). Another run is refused.
+class TrainingFolder:
+    """A folder with `tune.json` (what is run), `state.pt` and `progress.json` (how far it is).
 
     Arguments:
         folder: Made where missing.
@@ -30,76 +35,72 @@ class RunFolder:
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder = folder
-        self._state = folder / "state.pt"
-        wanted = json.loads(json.dumps(config))
-        file = folder / "tune.json"
-        if file.is_file():
-            _check_same(json.loads(file.read_text()), wanted, folder)
+        wanted = json.loads(json.dumps({"format": FORMAT, **config}))
+        if is_training_run(folder):
+            _check_same(read_config(folder), wanted, folder)
             return
-        if folder.is_file() or (folder.is_dir() and any(not p.name.startswith(_UNDONE) for p in folder.iterdir())):
+        if folder.is_file() or (folder.is_dir() and any(not p.name.startswith(_UNFINISHED) for p in folder.iterdir())):
             raise RunError(f"{str(folder)!r} holds something that is no training run; choose another folder")
         with disk(folder, "Models trained before"):
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(file, json.dumps(wanted, indent=2).encode())
+            write_whole(folder / CONFIG, json.dumps(wanted, indent=2).encode())
 
-    def save(self, state: bytes) -> None:
-        """Replaces the state, whole or not at all.
+    def save(self, state: bytes, progress: Mapping[str, Any]) -> None:
+        """Replaces the checkpoint and what is told of it, each file whole or not at all.
 
         Arguments:
-            state: Of `packed`.
+            state: Everything that training needs to continue.
+            progress: JSON-able summary of it, which `read_progress` reads without torch.
 
         Raises:
             RunError: If the disk is full or gone; the state before stays.
         """
         with disk(self.folder, "Steps up to the last checkpoint"):
-            write_whole(self._state, state)
-
-    def load(self) -> dict[str, Any] | None:
-        """The state; None where there is none yet.
-
-        Raises:
-            RunError: If it cannot be read.
-        """
-        if not self._state.is_file():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(self._state, map_location="cpu", weights_only=True)
-        except Exception as error:  # zip, pickle and tensor errors: all mean an unusable file
-            raise RunError(
-                f"cannot read {str(self._state)!r}: {error}.\n  Delete it to train from the start."
-            ) from error
-        return state
-
-
-def packed(state: Mapping[str, Any]) -> bytes:
-    """As `RunFolder.load` reads it."""
-    content = BytesIO()
-    torch.save(dict(state), content)
-    return content.getvalue()
+            write_whole(self.folder / STATE, state)
+            write_whole(self.folder / PROGRESS, json.dumps(progress).encode())
 
 
 def is_training_run(folder: Path) -> bool:
     """Whether the folder is one that `tune` made."""
-    return (folder / "tune.json").is_file()
+    return (folder / CONFIG).is_file()
 
 
-def trained_state(network: nn.Module) -> dict[str, Tensor]:
-    """What training changes: parameters that learn, and buffers such as running statistics."""
-    frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
-    return {name: tensor for name, tensor in network.state_dict().items() if name not in frozen}
+def is_done(folder: Path) -> bool:
+    """Whether the folder of a training run holds the tuned weights."""
+    return (folder / ADAPTER).is_dir() or (folder / WEIGHTS).is_file()
 
 
-def restore_trained(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Puts `trained_state` back.
+def read_config(folder: Path) -> dict[str, Any]:
+    """What is run in a folder that `tune` made.
 
     Raises:
-        RunError: If it belongs to another network.
+        RunError: If the folder was made by robustify 0.1 or a newer version, or cannot be read.
     """
-    own = network.state_dict()
-    wrong = sorted(name for name in state if name not in own or own[name].shape != state[name].shape)
-    if wrong:
-        raise RunError(f"the stored weights are of another network: {len(wrong)} tensors differ, first {wrong[0]!r}")
-    network.load_state_dict(dict(state), strict=False)
+    config = _read_json(folder / CONFIG)
+    if config.get("format") != FORMAT:
+        raise RunError(
+            f"{str(folder)!r} holds a training run of format {config.get('format', 1)}, of another version of "
+            f"robustify; this one reads format {FORMAT}.\n  Tune again in another folder, or use that version."
+        )
+    return config
+
+
+def read_progress(folder: Path) -> dict[str, Any] | None:
+    """What `TrainingFolder.save` told of the last checkpoint; None before the first.
+
+    Raises:
+        RunError: If it cannot be read.
+    """
+    file = folder / PROGRESS
+    return _read_json(file) if file.is_file() else None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {str(file)!r}: {error}") from error
+    return found
 
 
 def _check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:

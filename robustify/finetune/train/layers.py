@@ -1,4 +1,4 @@
-"""How deep each parameter lies, for learning rates that fall towards the input.
+"""Depth of each parameter in the network, for learning rates that fall towards the input.
 
 References:
     ELECTRA, Clark et al., 2020, https://arxiv.org/abs/2003.10555 (layer-wise learning-rate decay)
@@ -34,5 +34,5 @@ def layer_depths(network: nn.Module) -> dict[str, int]:
 
 
 def _is_projection(name: str, network: nn.Module) -> bool:
-    """open_clip registers its last matrix before the blocks."""
+    """Whether it is the last matrix of open_clip, which is registered before the blocks."""
     return isinstance(network, ZeroShotNetwork) and name == "visual.proj"

@@ -1,4 +1,4 @@
-"""A training run as a picture: loss and hits over epochs, hallucinations by class."""
+"""A training run as a picture: loss and noisy accuracy over epochs, and the classes with the lowest."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -8,26 +8,25 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from robustify.finetune.train.history import History, Row
+
 CLASSES_SHOWN = 30
+"""Most classes in the picture."""
 
 
-def training_svg(
-    history: Sequence[Mapping[str, float | int]],
-    hallucination: Mapping[str, float],
-    held_out: Sequence[Mapping[str, float | int]] = (),
-) -> str:
-    """Loss and the share of recognised copies over epochs; the share of hallucinated ones, worst classes first."""
+def training_svg(history: History) -> str:
+    """Loss and noisy accuracy over epochs, in training and validation, and what is left to 1 by class, as SVG."""
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "robustify", "font.family": "sans-serif"}):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
-        loss, hits, classes = figure.subplots(1, 3)
-        epochs = [row["epoch"] for row in history]
-        _line(loss, epochs, [row["loss"] for row in history], "loss")
-        if all("hit" in row for row in history):
-            _line(hits, epochs, [row["hit"] for row in history], "copies recognised")
-            hits.set_ylim(0, 1)
-        if held_out:
-            _points(hits, held_out)
-        _bars(classes, hallucination)
+        loss, accuracy, classes = figure.subplots(1, 3)
+        epochs = [row["epoch"] for row in history.training]
+        _line(loss, epochs, [row["loss"] for row in history.training], "loss")
+        if all("noisy_accuracy" in row for row in history.training):
+            _line(accuracy, epochs, [row["noisy_accuracy"] for row in history.training], "noisy accuracy")
+            accuracy.set_ylim(0, 1)
+        if history.validation:
+            _points(accuracy, history.validation)
+        _bars(classes, history.hallucination())
         stream = StringIO()
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
     svg = stream.getvalue()
@@ -41,17 +40,19 @@ def _line(axes: Axes, epochs: Sequence[float], values: Sequence[float], label: s
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _points(axes: Axes, held_out: Sequence[Mapping[str, float | int]]) -> None:
-    epochs, shares = [row["epoch"] for row in held_out], [row["hit"] for row in held_out]
-    axes.plot(epochs, shares, "o-", color="#c2571a", markersize=4, linewidth=1, label="held out")
+def _points(axes: Axes, validation: Sequence[Row]) -> None:
+    epochs = [row["epoch"] for row in validation]
+    shares = [row["noisy_accuracy"] for row in validation]
+    axes.plot(epochs, shares, "o-", color="#c2571a", markersize=4, linewidth=1, label="validation")
     axes.legend(loc="lower right", frameon=False, fontsize=8)
 
 
 def _bars(axes: Axes, hallucination: Mapping[str, float]) -> None:
     worst = list(hallucination.items())[:CLASSES_SHOWN]
-    names, shares = [name for name, _ in worst], [share for _, share in worst]
+    names = [name for name, _ in worst]
+    shares = [share for _, share in worst]
     axes.barh(range(len(worst)), shares, color="#c2571a")
     axes.set_yticks(range(len(worst)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="copies not recognised, last epoch", xlim=(0, 1))
+    axes.set(xlabel="wrong noisy copies, last epoch", xlim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,40 +1,43 @@
-"""How far a training run is."""
+"""What `robustify status` says of a training run, from small files alone."""
 
-import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from robustify.finetune.train.folder import RunFolder
-from robustify.finetune.train.history import History
+from robustify.finetune.train.folder import is_done, read_config, read_progress
 
 
 def progress(folder: Path) -> str:
-    """Steps done, the last numbers, and the classes recognised least, from the files of a run.
+    """Steps done, the last numbers, and the classes with the lowest noisy accuracy.
+
+    Arguments:
+        folder: Folder of a training run, which may still go on.
 
     Raises:
-        RunError: If the checkpoint cannot be read.
+        RunError: If its files cannot be read, or are of another version of robustify.
     """
-    config = json.loads((folder / "tune.json").read_text())
+    config = read_config(folder)
+    found = read_progress(folder)
     steps = config["epochs"] * math.ceil(config["images"] / config["batch"])
-    state = RunFolder(folder, config).load()
-    done = state["step"] if state is not None else 0
-    finished = (folder / "adapter").is_dir() or (folder / "weights.safetensors").is_file()
+    done = 0 if found is None else found["step"]
     lines = [
         f"training of {config['classifier']} with {config['objective']['name']} at sigma = {config['sigma']:g}",
-        f"{done:,} of {steps:,} steps, {'done' if finished else 'not done: the same command continues'}",
+        f"{done:,} of {steps:,} steps, {'done' if is_done(folder) else 'not done: the same command continues'}",
     ]
-    if state is not None:
-        history = History((), every=1)
-        history.restore(state["history"])
-        lines += [
-            f"{name}: {history.rows[-1][name]:.4g}"
-            for name in ("loss", "hit")
-            if history.rows[-1:] and name in history.rows[-1]
-        ]
-        lines += [
-            f"held out, after epoch {row['epoch']}: hit {row['hit']:.1%}, steady {row['steady']:.1%}"
-            for row in history.held_out[-1:]
-        ]
-        worst = list(history.hallucination().items())[:3]
-        lines += [f"not recognised, last epoch: {share:.1%} {name}" for name, share in worst]
-    return "\n".join(lines)
+    return "\n".join(lines if found is None else [*lines, *_measured(found)])
+
+
+def _measured(found: Mapping[str, Any]) -> list[str]:
+    training, validation = found["training"], found["validation"]
+    lines = [
+        f"{name.replace('_', ' ')}: {training[name]:.4g}" for name in ("loss", "noisy_accuracy") if name in training
+    ]
+    if validation is not None:
+        lines.append(
+            f"validation, after epoch {validation['epoch']}: noisy accuracy {validation['noisy_accuracy']:.1%}, "
+            f"all-draws accuracy {validation['all_draws_accuracy']:.1%}"
+        )
+    return lines + [
+        f"copies not classified as their label, last epoch: {share:.1%} of {name}" for name, share in found["worst"]
+    ]

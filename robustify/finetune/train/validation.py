@@ -1,4 +1,4 @@
-"""Images kept out of training: how well they are recognised through noise."""
+"""Measures on images kept out of training how well they are classified through noise."""
 
 from dataclasses import dataclass
 from typing import cast, final
@@ -20,18 +20,19 @@ DRAWS = 8
 
 @final
 @dataclass(frozen=True)
-class HeldOut:
+class Validation:
     """Labelled images and their noise, the same each time; processes share the work.
 
     Arguments:
-        examples: Not learned from.
-        seed: Of the noise.
-        batch: Copies that pass the networks together, at most, but at least those of one image.
-        process, processes: Which share, of how many.
-        quiet: No progress bar.
+        examples: Images with labels that training does not see.
+        seed: Seed of the noise.
+        batch: Most copies that pass the networks together, but at least those of one image.
+        process: Index of this process.
+        processes: Number of processes.
+        quiet: Shows no progress bar.
 
     Raises:
-        InputError: If the images have no labels.
+        InputError: If the images have no labels, or the first cannot be used.
     """
 
     examples: Examples
@@ -42,32 +43,38 @@ class HeldOut:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.examples, Examples):
-            raise InputError(f"expected held-out Examples(model, images, labels); got {type(self.examples).__name__}")
         if self.examples.labels is None:
-            raise InputError("held-out images judge what was learned, which needs labels; these have none")
+            raise InputError("validation compares classes with labels; these images have none")
         self.examples.__getitems__([0])  # an unusable image shows before any work
 
     @torch.no_grad()
-    def judge(self, model: SmoothedClassifier) -> dict[str, float]:
-        """`hit`: the share of copies classified as their label; `steady`: of images all of whose copies are."""
+    def measure(self, model: SmoothedClassifier) -> dict[str, float]:
+        """Shares of all images and of all their copies, in [0, 1].
+
+        Returns:
+            `noisy_accuracy`, the share of noisy copies classified as their label, and `all_draws_accuracy`, the share
+            of images all of whose copies are.
+        """
         rows = list(range(self.process, len(self.examples), self.processes))
         each = max(1, self.batch // DRAWS)
-        device = model.classifier.device
-        labels, sums = cast(Tensor, self.examples.labels), torch.zeros(2, device=device)
+        sums = torch.zeros(2, device=model.classifier.device)
         with (
             frozen(model),
-            tqdm(total=len(rows), desc="held out", unit="image", leave=False, disable=self.quiet) as bar,
+            tqdm(total=len(rows), desc="validation", unit="image", leave=False, disable=self.quiet) as bar,
         ):
             for first in range(0, len(rows), each):
-                picked = self.examples.__getitems__(rows[first : first + each])
-                noise = model.sigma * normal(self.seed, picked.rows, range(DRAWS), picked.pixels.shape[1:])
-                noisy = (picked.pixels + noise).flatten(0, 1).to(device)
-                found = model.logits(noisy).argmax(dim=1).view(DRAWS, -1)
-                right = (found == labels[picked.rows].to(device)).float()
-                sums += torch.stack([right.mean(dim=0).sum(), right.amin(dim=0).sum()])
-                bar.update(len(picked.rows))
+                sums += self._sums(model, rows[first : first + each])
+                bar.update(min(each, len(rows) - first))
         if self.processes > 1:
             sums = reduce(sums, reduction="sum")
-        hit, steady = (sums / len(self.examples)).tolist()
-        return {"hit": hit, "steady": steady}
+        noisy, all_draws = (sums / len(self.examples)).tolist()
+        return {"noisy_accuracy": noisy, "all_draws_accuracy": all_draws}
+
+    def _sums(self, model: SmoothedClassifier, rows: list[int]) -> Tensor:
+        """Shares of correct copies, and whether all are correct, summed over images; shape (2)."""
+        images = self.examples.__getitems__(rows)
+        noise = model.sigma * normal(self.seed, images.rows, range(DRAWS), images.pixels.shape[1:])
+        noisy = (images.pixels + noise).flatten(0, 1).to(model.classifier.device)
+        found = model.logits(noisy).argmax(dim=1).view(DRAWS, -1)
+        right = (found == cast(Tensor, images.labels).to(found.device)).float()
+        return torch.stack([right.mean(dim=0).sum(), right.amin(dim=0).sum()])

@@ -87,25 +87,25 @@ class TestRegression:
         odds = torch.softmax(logits, 1)[[0, -1], 1]
         torch.testing.assert_close(odds, torch.tensor([0.8, 0.1], dtype=torch.float64), atol=1e-4, rtol=0)
 
-    def test_strength_is_the_best_on_rows_held_out(self) -> None:
+    def test_strength_is_the_best_on_validation_rows(self) -> None:
         features, targets = gaussian(80, 3)
         targets[1::4] = targets[1::4].roll(1)  # some are wrong
-        held_out = torch.arange(80) % 5 == 0
+        validation = torch.arange(80) % 5 == 0
         accuracies = {}
         for strength in STRENGTHS:
-            found = regress(features[~held_out], targets[~held_out], 3, strength)
-            logits = features[held_out] @ found[:, :-1].T + found[:, -1]
-            right = float((logits.argmax(1) == targets[held_out]).double().mean())
-            accuracies[strength] = right, -float(F.cross_entropy(logits, targets[held_out]))
+            found = regress(features[~validation], targets[~validation], 3, strength)
+            logits = features[validation] @ found[:, :-1].T + found[:, -1]
+            right = float((logits.argmax(1) == targets[validation]).double().mean())
+            accuracies[strength] = right, -float(F.cross_entropy(logits, targets[validation]))
         best = max(STRENGTHS, key=accuracies.__getitem__)
         assert best not in (STRENGTHS[0], STRENGTHS[-1])
         expected = regress(features, targets, 3, best).float()
-        head = fit(features, targets, held_out, classes=3)
+        head = fit(features, targets, validation, classes=3)
         torch.testing.assert_close(head.weight.detach(), expected[:, :-1], atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(head.bias.detach(), expected[:, -1], atol=1e-4, rtol=1e-3)
 
-    def test_rows_held_out_are_not_learned_from(self) -> None:
-        """Labels by chance: learned by heart, those held out would ask for the largest C."""
+    def test_validation_rows_are_not_learned_from(self) -> None:
+        """Labels by chance: learned by heart, those for validation would ask for the largest C."""
         generator = torch.Generator().manual_seed(1)
         features = F.normalize(torch.randn(60, 60, generator=generator, dtype=torch.float64), dim=1)
         targets = torch.randint(3, (60,), generator=generator)
@@ -155,19 +155,19 @@ class TestProbe:
     def test_copies_of_one_image_stay_on_one_side(self, monkeypatch: pytest.MonkeyPatch) -> None:
         given: dict[str, Tensor] = {}
 
-        def spy(features: Tensor, targets: Tensor, held_out: Tensor, *, classes: int) -> nn.Linear:
-            given.update(features=features, targets=targets, held_out=held_out)
-            return fit(features, targets, held_out, classes=classes)
+        def spy(features: Tensor, targets: Tensor, validation: Tensor, *, classes: int) -> nn.Linear:
+            given.update(features=features, targets=targets, validation=validation)
+            return fit(features, targets, validation, classes=classes)
 
         monkeypatch.setattr("robustify.finetune.adapt.linear_probe.fit", spy)
         images, labels = coloured(per_class=10)
         linear_probe(Flat().eval(), PREPROCESSING, images, labels, sigma=0.0, copies=2, per_class=5)
-        features, targets, held_out = (given[key].view(2, 15, -1) for key in ("features", "targets", "held_out"))
+        features, targets, validation = (given[key].view(2, 15, -1) for key in ("features", "targets", "validation"))
         assert torch.equal(features[0], features[1])
-        assert torch.equal(held_out[0], held_out[1])
+        assert torch.equal(validation[0], validation[1])
         assert torch.equal(targets[0], targets[1])
         assert torch.bincount(targets[0].flatten()).tolist() == [5, 5, 5]
-        assert torch.bincount(targets[0][held_out[0]].flatten()).tolist() == [1, 1, 1]
+        assert torch.bincount(targets[0][validation[0]].flatten()).tolist() == [1, 1, 1]
         unit = F.normalize(PREPROCESSING.network_input(images).flatten(1), dim=1).double()
         rows = [int((row - unit).norm(dim=1).argmin()) for row in features[0]]
         assert labels[rows].tolist() == targets[0].flatten().tolist()

@@ -11,7 +11,7 @@ from robustify.classifiers import ImageClassifier, Preprocessing
 from robustify.errors import InputError, ModelError
 from robustify.finetune.adapt.lora import Adaptation, Lora, adapt, train_mode
 from robustify.finetune.adapt.modules import core
-from tests.finetune.adapt.conftest import ALL, CLASSES, CLIP, HALF, Make, learn, logits
+from tests.finetune.adapt.toys import ALL, CLASSES, CLIP, HALF, Make, learn, logits
 
 
 def plain_state(network: nn.Module) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from robustify.errors import InputError, ModelError
 from robustify.finetune.adapt.lora import adapt
 from robustify.finetune.adapt.modules import Targets, blocks, find_head, targets
 from tests.conftest import Tokenize
-from tests.finetune.adapt.conftest import ALL, BACKBONES, CLASSES, CLIP, HALF, ZOO, Make, timm_network
+from tests.finetune.adapt.toys import ALL, BACKBONES, CLASSES, CLIP, HALF, ZOO, Make, timm_network
 
 
 def _standardised() -> nn.Module:

@@ -6,7 +6,7 @@ import torch
 from robustify.errors import InputError
 from robustify.finetune.objectives import CATRS, EarlyLearning, Gaussian, Outcome
 from robustify.finetune.objectives.base import classify
-from tests.finetune.objectives.conftest import scene, slopes, smooth
+from tests.finetune.objectives.toys import scene, slopes, smooth
 
 
 def test_early_learning_remembers_what_was_said() -> None:
@@ -24,7 +24,7 @@ def test_early_learning_remembers_what_was_said() -> None:
     means = objective.state_dict()["means"]
     assert torch.allclose(means[batch.rows], t, atol=1e-3)
     assert float(means.abs().sum(dim=1).count_nonzero()) == 12
-    assert outcome.metrics.keys() == {"hit", "agreement"}
+    assert outcome.metrics.keys() == {"noisy_accuracy", "agreement"}
     assert objective.draws == 4
 
 

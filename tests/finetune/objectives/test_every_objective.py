@@ -25,7 +25,7 @@ from robustify.finetune.objectives import (
 from robustify.finetune.objectives.attacks import smooth_pgd, smoothmix_path
 from robustify.finetune.objectives.base import classify
 from robustify.types import Pixels
-from tests.finetune.objectives.conftest import ALL, SIGMA, parts, scene, slopes, smooth, told
+from tests.finetune.objectives.toys import ALL, SIGMA, parts, scene, slopes, smooth, told
 from tests.toys import Shrink
 
 
@@ -36,8 +36,8 @@ def test_objectives_say_how_many_copies_are_recognised(kind: type[Objective]) ->
     outcome = kind()(model, batch)
     if kind is not SmoothAdv:  # its copies are of attacked images
         expected = (classify(model, batch.pixels + batch.noise).argmax(2) == batch.labels).float().mean(dim=0)
-        assert torch.equal(outcome.metrics["hit"], expected)
-    assert outcome.metrics["hit"].shape == (12,)
+        assert torch.equal(outcome.metrics["noisy_accuracy"], expected)
+    assert outcome.metrics["noisy_accuracy"].shape == (12,)
     assert not any(m.requires_grad for m in outcome.metrics.values())
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from robustify.finetune.objectives.losses import (
     bottom_k_ce,
     consistency,
+    correct,
     cross_entropies,
     entropy_from_logs,
-    hits,
     kl_from_logs,
     log_mean_softmax,
     macer_hinge,
@@ -158,7 +158,7 @@ def test_macer_of_two_equal_classes_grows_the_margin() -> None:
 
 
 def test_hits_are_shares_of_draws() -> None:
-    assert hits(golden(4), Y).double().mean(dim=0).tolist() == [0.75, 0, 0]
+    assert correct(golden(4), Y).double().mean(dim=0).tolist() == [0.75, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_bottom_k_ce_has_its_own_k_for_each_image_and_teaches_the_smallest_only(
 
 def test_selective_ce_counts_recognised_copies_and_else_the_best() -> None:
     losses = torch.tensor([[3.0, 1.0, 5.0], [1.0, 7.0, 2.0], [2.0, 4.0, 6.0]]).requires_grad_()
-    hit = torch.tensor([[True, True, False], [False, True, False], [True, True, False]])
-    total = selective_ce(losses, hit)
+    right = torch.tensor([[True, True, False], [False, True, False], [True, True, False]])
+    total = selective_ce(losses, right)
     assert total.tolist() == pytest.approx([5 / 3, 12 / 3, 2 / 3])
     (slope,) = torch.autograd.grad(total.sum(), losses)
     assert torch.allclose(slope, torch.tensor([[1.0, 1, 0], [0, 1, 1], [1, 1, 0]]) / 3)
@@ -193,10 +193,10 @@ def test_selective_ce_counts_recognised_copies_and_else_the_best() -> None:
 def test_selective_ce_is_not_that_of_the_smallest_losses() -> None:
     """A recognised copy may have a larger loss than one that is not."""
     logits = torch.tensor([[[0.30, 0.29, 0.28, 0.27]], [[2.0, 2.1, -9.0, -9.0]]])
-    losses, hit = cross_entropies(logits, torch.tensor([0])), hits(logits, torch.tensor([0]))
-    assert hit[:, 0].tolist() == [True, False]
+    losses, right = cross_entropies(logits, torch.tensor([0])), correct(logits, torch.tensor([0]))
+    assert right[:, 0].tolist() == [True, False]
     assert losses[0, 0] > losses[1, 0]
-    assert selective_ce(losses, hit)[0] == losses[0, 0] / 2
+    assert selective_ce(losses, right)[0] == losses[0, 0] / 2
 
 
 def test_worst_kl() -> None:
@@ -273,11 +273,11 @@ LOSSES: dict[str, tuple[Loss, Loss]] = {
     ),
     "macer": (lambda z, y: macer_hinge(z, y, sigma=0.25, beta=16.0, gamma=8.0), _naive_macer),
     "selective": (
-        lambda z, y: selective_ce(cross_entropies(z, y), hits(z, y)),
+        lambda z, y: selective_ce(cross_entropies(z, y), correct(z, y)),
         lambda z, y: torch.stack(
             [
-                (ce[hit].sum() if hit.any() else ce.min()) / len(ce)
-                for ce, hit in zip(cross_entropies(z, y).T, hits(z, y).T, strict=True)
+                (ce[right].sum() if right.any() else ce.min()) / len(ce)
+                for ce, right in zip(cross_entropies(z, y).T, correct(z, y).T, strict=True)
             ]
         ),
     ),

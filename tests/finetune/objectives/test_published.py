@@ -24,7 +24,7 @@ from robustify.finetune.objectives import (
 from robustify.finetune.objectives.attacks import kl_noise_pgd, smooth_pgd, smoothmix_path
 from robustify.finetune.objectives.base import classify
 from robustify.finetune.objectives.shared import uniforms
-from tests.finetune.objectives.conftest import ALL, ce, kl, scene, slopes, smooth, told
+from tests.finetune.objectives.toys import ALL, ce, kl, scene, slopes, smooth, told
 
 
 def plain_gaussian(model: SmoothedClassifier, batch: Batch) -> Tensor:

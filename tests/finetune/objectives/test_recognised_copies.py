@@ -12,7 +12,7 @@ from robustify.finetune.objectives import CATRS, FTCADIS
 from robustify.finetune.objectives.attacks import kl_noise_pgd
 from robustify.finetune.objectives.base import classify
 from robustify.finetune.objectives.shared import uniforms
-from tests.finetune.objectives.conftest import ce, kl, parts, scene, slopes, smooth, told
+from tests.finetune.objectives.toys import ce, kl, parts, scene, slopes, smooth, told
 
 # CAT-RS
 
@@ -73,7 +73,7 @@ def test_random_numbers_are_a_rows_own_in_each_epoch() -> None:
 def test_ft_cadis_learns_adversely_only_where_all_copies_are_recognised() -> None:
     model = smooth()
     batch = told(model, scene())
-    hit = FTCADIS()(model, batch).metrics["hit"]
+    hit = FTCADIS()(model, batch).metrics["noisy_accuracy"]
     assert {0.0, 1.0} < set(hit.tolist())
     for image in range(12):
         one = parts(batch, torch.tensor([image]))
@@ -87,7 +87,7 @@ def test_ft_cadis_of_no_recognised_copy_learns_from_the_best() -> None:
         worst = classify(model, batch.pixels + batch.noise).softmax(2).mean(dim=0).argmin(dim=1)
     batch = replace(batch, labels=worst)
     outcome = FTCADIS()(model, batch)
-    none = outcome.metrics["hit"] == 0
+    none = outcome.metrics["noisy_accuracy"] == 0
     assert int(none.sum()) >= 3
     chosen = parts(batch, none.nonzero().squeeze(1))
     losses = ce(classify(model, chosen.pixels + chosen.noise), chosen.labels)

@@ -12,7 +12,7 @@ from robustify.finetune.objectives.attacks import smooth_pgd, smoothmix_path
 from robustify.finetune.objectives.base import classify
 from robustify.finetune.objectives.losses import consistency, cross_entropies, macer_hinge
 from robustify.finetune.objectives.shared import ramped, uniforms
-from tests.finetune.objectives.conftest import SIGMA, scene, slopes, smooth, told
+from tests.finetune.objectives.toys import SIGMA, scene, slopes, smooth, told
 
 
 def test_gaussian_takes_several_draws() -> None:

@@ -17,7 +17,7 @@ from robustify.finetune.seeds import normal
 from robustify.finetune.train.augment import augment
 from robustify.finetune.train.batches import Batches
 from robustify.finetune.train.denoised import DenoisedCopies
-from tests.finetune.train.conftest import RECIPE, weights
+from tests.finetune.train.toys import RECIPE, weights
 from tests.toys import MakeModel, Shrink, Stripes
 
 
@@ -29,8 +29,8 @@ def test_noise_is_gaussian_fresh_in_every_epoch_and_owned_by_its_row(make_model:
     def noise(recipe: Recipe) -> dict[tuple[int, int], Tensor]:
         batches = Batches(examples, recipe, model.sigma)
         found = {}
-        for step, picked in enumerate(batches.load(0)):
-            for batch in batches.parts(picked, step, torch.device("cpu")):
+        for step, minibatch in enumerate(batches.load(0)):
+            for batch in batches.parts(minibatch, step, torch.device("cpu")):
                 found |= {
                     (step // batches.per_epoch, row): batch.noise[:, i] for i, row in enumerate(batch.rows.tolist())
                 }
@@ -49,11 +49,11 @@ def test_noise_is_gaussian_fresh_in_every_epoch_and_owned_by_its_row(make_model:
 def test_batches_visit_every_image_once_an_epoch_in_new_orders(make_model: MakeModel, stripes: Stripes) -> None:
     model = make_model()
     batches = Batches(Examples(model, *stripes), RECIPE, model.sigma)
-    rows = [picked.rows for picked in batches.load(0)]
+    rows = [minibatch.rows for minibatch in batches.load(0)]
     assert [len(r) for r in rows] == [8, 8, 8, 8, 8, 4] * 2
     assert sorted(chain(*rows[:6])) == sorted(chain(*rows[6:])) == list(range(44))
     assert rows[:6] != rows[6:]
-    assert [picked.rows for picked in batches.load(4)] == rows[4:]
+    assert [minibatch.rows for minibatch in batches.load(4)] == rows[4:]
     halves = [Batches(Examples(model, *stripes), RECIPE, model.sigma, None, i, 2) for i in (0, 1)]
     shared = [[p.rows for p in half.load(0)] for half in halves]
     assert all(sorted(a + b) == sorted(whole) for a, b, whole in zip(*shared, rows, strict=True))
@@ -67,17 +67,17 @@ def test_cached_copies_are_the_denoised_ones_and_save_the_denoiser(
     model = make_model()
     examples = Examples(model, *stripes)
     cached, fresh = replace(RECIPE, cache=4), RECIPE
-    tune(model, examples, cached, tmp_path / "run", quiet=True)
+    tune(model, examples, cached, out=tmp_path / "run", quiet=True)
     copies = np.load(tmp_path / "run" / "denoised.npy")
     assert copies.shape == (44, 4, 1, 6, 6)
     batches = Batches(examples, fresh, model.sigma)
-    for step, picked in enumerate(batches.load(0)):
-        for batch in batches.parts(picked, step, torch.device("cpu")):
+    for step, minibatch in enumerate(batches.load(0)):
+        for batch in batches.parts(minibatch, step, torch.device("cpu")):
             first = 2 * (step // batches.per_epoch)
-            expected = torch.from_numpy(copies[picked.rows][:, first : first + 2]).float().transpose(0, 1)
+            expected = torch.from_numpy(copies[minibatch.rows][:, first : first + 2]).float().transpose(0, 1)
             torch.testing.assert_close(batch.copies(model), expected, atol=2e-3, rtol=0)
-    a = tune(model, examples, cached, tmp_path / "again", quiet=True).model
-    b = tune(model, examples, fresh, tmp_path / "fresh", quiet=True).model
+    a = tune(model, examples, cached, out=tmp_path / "again", quiet=True).model
+    b = tune(model, examples, fresh, out=tmp_path / "fresh", quiet=True).model
     for x, y in zip(weights(a).values(), weights(b).values(), strict=True):
         torch.testing.assert_close(x, y, atol=3e-3, rtol=1e-2)
 
@@ -90,12 +90,12 @@ def test_cached_copies_come_round_each_with_its_own_noise(
     copies = DenoisedCopies(tmp_path, 44, 3, (1, 6, 6))
     copies.fill(model, examples, seed=1, batch=64, quiet=True)
     batches = Batches(examples, recipe, model.sigma, copies)
-    for step, picked in enumerate(batches.load(0)):
+    for step, minibatch in enumerate(batches.load(0)):
         first = 2 * (step // batches.per_epoch)
-        (batch,) = batches.parts(picked, step, torch.device("cpu"))
+        (batch,) = batches.parts(minibatch, step, torch.device("cpu"))
         assert batch.denoised is not None
-        assert torch.equal(batch.denoised, copies.read(picked.rows, [first % 3, (first + 1) % 3]))
-        noise = model.sigma * normal(1, picked.rows, [first % 3, (first + 1) % 3], (1, 6, 6))
+        assert torch.equal(batch.denoised, copies.read(minibatch.rows, [first % 3, (first + 1) % 3]))
+        noise = model.sigma * normal(1, minibatch.rows, [first % 3, (first + 1) % 3], (1, 6, 6))
         denoised = model.denoiser((batch.pixels + noise).flatten(0, 1), model.sigma)
         torch.testing.assert_close(batch.denoised.flatten(0, 1), denoised, atol=2e-3, rtol=0)
 
@@ -103,10 +103,10 @@ def test_cached_copies_come_round_each_with_its_own_noise(
 def test_every_epoch_augments_anew(make_model: MakeModel, stripes: Stripes) -> None:
     model = make_model()
     batches = Batches(Examples(model, *stripes), replace(RECIPE, augment="mirror", seed=1), model.sigma)
-    for step, picked in enumerate(batches.load(0)):
-        (batch,) = batches.parts(picked, step, torch.device("cpu"))
+    for step, minibatch in enumerate(batches.load(0)):
+        (batch,) = batches.parts(minibatch, step, torch.device("cpu"))
         epoch = step // batches.per_epoch
-        assert torch.equal(batch.pixels, augment(picked.pixels, picked.rows, "mirror", seed=1, epoch=epoch))
+        assert torch.equal(batch.pixels, augment(minibatch.pixels, minibatch.rows, "mirror", seed=1, epoch=epoch))
         assert batch.epoch == step / 6
 
 
@@ -117,10 +117,10 @@ def test_batches_carry_the_seed_and_cached_ones_no_noise(
     examples, recipe = Examples(model, *stripes), replace(RECIPE, cache=2, seed=5)
     copies = DenoisedCopies(tmp_path, 44, 2, (1, 6, 6))
     copies.fill(model, examples, seed=5, batch=64, quiet=True)
-    (picked,) = list(Batches(examples, replace(recipe, batch=44, epochs=1), model.sigma).load(0))
+    (minibatch,) = list(Batches(examples, replace(recipe, batch=44, epochs=1), model.sigma).load(0))
     for cached, draws in ((copies, 0), (None, 2)):
         batches = Batches(examples, recipe, model.sigma, cached)
-        (batch,) = batches.parts(picked, 0, torch.device("cpu"))
+        (batch,) = batches.parts(minibatch, 0, torch.device("cpu"))
         assert batch.seed == 5
         assert batch.noise.shape == (draws, 44, 1, 6, 6)
         assert batch.copies(model).shape == (2, 44, 1, 6, 6)

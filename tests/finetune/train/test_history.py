@@ -2,14 +2,15 @@
 
 import torch
 
-from robustify.finetune.train.history import LEAST_IMAGES, PATIENCE, History
+from robustify.finetune.train.collector import Collector
+from robustify.finetune.train.watch import LEAST_IMAGES, PATIENCE, worse_than_before
 
 
 def test_a_collapsing_run_is_noticed_once() -> None:
-    history = History(("a", "b"), every=10)
+    collector = Collector(("a", "b"), every=10)
     warnings = [
-        history.add({"loss": 1.0, "hit": hit}, step=i, epoch=0.0, rate=0.1, images=4)
-        for i, hit in enumerate([0.8] * PATIENCE + [0.2] * (PATIENCE - 1))
+        collector.add_step({"loss": 1.0, "noisy_accuracy": share}, step=i, epoch=0.0, rate=0.1, images=4)
+        for i, share in enumerate([0.8] * PATIENCE + [0.2] * (PATIENCE - 1))
     ]
     said = [w for w in warnings if w]
     assert len(said) == 1
@@ -19,11 +20,11 @@ def test_a_collapsing_run_is_noticed_once() -> None:
 
 
 def test_a_class_that_is_given_up_is_named() -> None:
-    history = History(("cat", "dog", "fox"), every=1)
+    collector = Collector(("cat", "dog", "fox"), every=1)
 
     def epoch(number: int, cat: float, dog: float, fox: float) -> str | None:
-        history.add_hits(torch.tensor([20 * cat, 19 * dog, 20 * fox]), torch.tensor([20.0, 19.0, 20.0]))
-        return history.end_epoch(number)
+        collector.add_classes(torch.tensor([20 * cat, 19 * dog, 20 * fox]), torch.tensor([20.0, 19.0, 20.0]))
+        return collector.end_epoch(number)
 
     assert epoch(1, 0.8, 0.9, 0.5) is None
     assert epoch(2, 0.4, 0.1, 0.1) is None  # half and no less; too few dogs; foxes were never better than chance
@@ -34,32 +35,34 @@ def test_a_class_that_is_given_up_is_named() -> None:
 
 def test_history_means_weigh_by_images() -> None:
     rows: list[dict[str, float]] = []
-    history = History(("a",), every=2, log=rows.append)
-    history.add({"loss": 1.0}, step=0, epoch=0.0, rate=0.1, images=3)
-    history.add({"loss": 3.0}, step=1, epoch=0.5, rate=0.2, images=1)
-    assert rows == history.rows == [{"step": 1, "epoch": 0.5, "learning_rate": 0.2, "images": 4, "loss": 1.5}]
+    collector = Collector(("a",), every=2, log=rows.append)
+    collector.add_step({"loss": 1.0}, step=0, epoch=0.0, rate=0.1, images=3)
+    collector.add_step({"loss": 3.0}, step=1, epoch=0.5, rate=0.2, images=1)
+    assert (
+        rows
+        == collector.history.training
+        == [{"step": 1, "epoch": 0.5, "learning_rate": 0.2, "images": 4, "loss": 1.5}]
+    )
 
 
 def test_worse_means_worse_by_every_measure() -> None:
-    history = History(("a",), every=1)
-    history.add_held_out({"hit": 0.8, "steady": 0.5}, 0)
-    history.add_held_out({"hit": 0.7, "steady": 0.5}, 1)
-    assert history.worse() is None
-    history.add_held_out({"hit": 0.8, "steady": 0.4}, 2)
-    assert history.worse() is None
-    history.add_held_out({"hit": 0.79, "steady": 0.4}, 3)
-    assert "80.0% of the noisy copies of held-out images were recognised before it, 79.0% after" in (
-        history.worse() or ""
+    collector = Collector(("a",), every=1)
+    collector.add_validation({"noisy_accuracy": 0.8, "all_draws_accuracy": 0.5}, 0)
+    collector.add_validation({"noisy_accuracy": 0.7, "all_draws_accuracy": 0.5}, 1)
+    assert worse_than_before(collector.history.validation) is None
+    collector.add_validation({"noisy_accuracy": 0.8, "all_draws_accuracy": 0.4}, 2)
+    assert worse_than_before(collector.history.validation) is None
+    collector.add_validation({"noisy_accuracy": 0.79, "all_draws_accuracy": 0.4}, 3)
+    assert "noisy accuracy on validation images was 80.0% before it, 79.0% after" in (
+        worse_than_before(collector.history.validation) or ""
     )
 
 
 def test_a_run_that_collapses_at_its_first_step_is_noticed() -> None:
-    def said(first_images: int) -> list[str]:
-        history, hits = History(("a", "b"), every=1), [0.9] + [0.1] * PATIENCE
-        steps = enumerate(hits)
-        found = [
-            history.add({"loss": 1.0, "hit": hit}, step=i, epoch=0.0, rate=0.1, images=first_images) for i, hit in steps
-        ]
+    def said(images: int) -> list[str]:
+        collector = Collector(("a", "b"), every=1)
+        metrics = [{"loss": 1.0, "noisy_accuracy": share} for share in [0.9] + [0.1] * PATIENCE]
+        found = [collector.add_step(m, step=i, epoch=0.0, rate=0.1, images=images) for i, m in enumerate(metrics)]
         return [warning for warning in found if warning]
 
     assert len(said(LEAST_IMAGES)) == 1

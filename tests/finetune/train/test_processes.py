@@ -13,7 +13,7 @@ import torch
 
 from robustify.data import Examples
 from robustify.finetune import load_tuned, tune
-from tests.finetune.train.conftest import RECIPE, weights
+from tests.finetune.train.toys import RECIPE, weights
 from tests.toys import MakeModel, Stripes
 
 
@@ -32,7 +32,7 @@ def test_two_processes_do_what_one_does(make_model: MakeModel, stripes: Stripes,
         "from robustify.data import Examples\n"
         "from robustify.finetune import tune\n"
         "from tests.toys import striped_model as _model\n"
-        "from tests.finetune.train.conftest import RECIPE\n"
+        "from tests.finetune.train.toys import RECIPE\n"
         "torch.set_num_threads(1)\n"
         "assert PartialState(cpu=True).num_processes == 2\n"
         "data = torch.load(sys.argv[1] + '/data.pt')\n"
@@ -41,7 +41,7 @@ def test_two_processes_do_what_one_does(make_model: MakeModel, stripes: Stripes,
         "examples = Examples(model, data['images'], data['labels'])\n"
         "other = Examples(model, data['images'][:7], data['labels'][:7])\n"
         "recipe = replace(RECIPE, optimizer='sgd', clip=None, cache=4)  # steps as long as the gradient\n"
-        "tune(model, examples, recipe, out, held_out=other, quiet=True)\n"
+        "tune(model, examples, recipe, out=out, validation=other, quiet=True)\n"
     )
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     root = Path(__file__).parents[3]
@@ -56,12 +56,12 @@ def test_two_processes_do_what_one_does(make_model: MakeModel, stripes: Stripes,
     model = make_model()
     examples, other = Examples(model, *stripes), Examples(model, stripes[0][:7], stripes[1][:7])
     recipe = replace(RECIPE, optimizer="sgd", clip=None, cache=4)
-    one = tune(model, examples, recipe, tmp_path / "one", held_out=other, quiet=True)
+    one = tune(model, examples, recipe, out=tmp_path / "one", validation=other, quiet=True)
     two = load_tuned(tmp_path / "two", model.classifier)
     for a, b in zip(weights(one.model).values(), two.network.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     rows = pq.read_table(tmp_path / "two" / "history.parquet").to_pylist()
     assert [row["images"] for row in rows] == [row["images"] for row in one.history]
-    assert [row["hit"] for row in rows] == pytest.approx([row["hit"] for row in one.history])
-    assert pq.read_table(tmp_path / "two" / "held_out.parquet").to_pylist() == one.held_out
+    assert [row["noisy_accuracy"] for row in rows] == pytest.approx([row["noisy_accuracy"] for row in one.history])
+    assert pq.read_table(tmp_path / "two" / "validation.parquet").to_pylist() == one.validation
     assert json.loads((tmp_path / "two" / "tune.json").read_text())["images"] == 44

@@ -1,7 +1,6 @@
-"""Tuned classifiers on disk: what training changed, and of which classifier."""
+"""Tuned classifiers on disk: what training changed, and which classifier it belongs to."""
 
 import copy
-import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -10,38 +9,42 @@ from safetensors.torch import load_file, save
 from robustify.classifiers import ImageClassifier
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError, RunError
-from robustify.finetune.adapt.lora import Lora
-from robustify.finetune.adapt.save import load_adapter, save_adapter
-from robustify.finetune.train.folder import restore_trained, trained_state
+from robustify.finetune.recipe import Recipe
+from robustify.finetune.saved.adapter import load_adapter, save_adapter
+from robustify.finetune.saved.weights import restore_trained, trained_state
+from robustify.finetune.train.folder import ADAPTER, WEIGHTS, is_training_run, read_config
 from robustify.folders import disk, write_whole
 from robustify.smoothing.fingerprint import classifier_fingerprint
 
 
-def save_tuned(folder: Path, classifier: ImageClassifier, adapt: Lora | str) -> None:
-    """Writes what learned: an adapter as peft reads it, or `weights.safetensors`.
+def save_tuned(folder: Path, classifier: ImageClassifier, recipe: Recipe) -> None:
+    """Writes what was trained: an adapter as peft reads it, or `weights.safetensors`.
 
     Arguments:
-        folder: Of the training run.
+        folder: Folder of the training run.
         classifier: Trained, adapters not yet merged.
-        adapt: What was trained.
+        recipe: How it was trained.
 
     Raises:
         RunError: If the folder cannot be written.
     """
-    if isinstance(adapt, Lora):
-        save_adapter(classifier, folder / "adapter", base=classifier.name)
+    if recipe.lora is not None:
+        save_adapter(classifier, folder / ADAPTER, base=classifier.name)
         return
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_state(classifier.network).items()}
     with disk(folder, "Steps up to the last checkpoint"):
-        write_whole(folder / "weights.safetensors", save(state))
+        write_whole(folder / WEIGHTS, save(state))
 
 
 def tuned_for(folder: Path, denoiser: Denoiser, sigma: float) -> str | None:
-    """What differs from how the classifier in `folder` was tuned; None if nothing does, or nothing is there."""
-    file = folder / "tune.json"
-    if not file.is_file():
+    """How denoiser or sigma differ from those of a training run; None where they do not, or there is no run.
+
+    Raises:
+        RunError: If the run is of another version of robustify.
+    """
+    if not is_training_run(folder):
         return None
-    config = json.loads(file.read_text())
+    config = read_config(folder)
     here = f"{denoiser.name}: {denoiser.describe(sigma)}"
     if (config["sigma"], config["denoiser"]) == (sigma, here):
         return None
@@ -52,34 +55,33 @@ def tuned_for(folder: Path, denoiser: Denoiser, sigma: float) -> str | None:
 
 
 def load_tuned(folder: Path, base: ImageClassifier) -> ImageClassifier:
-    """The tuned classifier, plain and in evaluation mode; `base` is left as it is.
+    """The tuned classifier, without adapters and in evaluation mode; `base` is left as it is.
 
     Arguments:
-        folder: Of a training run that is done.
+        folder: Folder of a training run that is done.
         base: The classifier that was tuned.
 
     Raises:
         InputError: If the folder holds no tuned classifier, or one of another base.
+        ModelError: If merging the adapters moved the logits by more than rounding.
+        RunError: If the run is of another version of robustify.
     """
-    file = folder / "tune.json"
-    if not file.is_file():
+    if not is_training_run(folder):
         raise InputError(f"expected the folder of a training run, with tune.json; got {str(folder)!r}")
-    config = json.loads(file.read_text())
+    config = read_config(folder)
     if (found := classifier_fingerprint(base)) != config["classifier_sha256"]:
         raise InputError(
             f"{str(folder)!r} tuned {config['classifier']!r} with weights {config['classifier_sha256'][:12]}…; "
             f"{base.name!r} has {found[:12]}….\n  Load the classifier that was tuned."
         )
     tuned = copy.deepcopy(base)
-    behind = config["denoiser"].split(": ")[0]
-    tuned.name = (
-        f"{base.name} tuned with {config['objective']['name']} at sigma = {config['sigma']:g}"
-        f"{'' if behind == 'none' else f' behind {behind}'}"
-    )
-    if (folder / "adapter").is_dir():
-        load_adapter(tuned, folder / "adapter")
-    elif (weights := folder / "weights.safetensors").is_file():
-        _load_weights(tuned, weights)
+    denoiser = config["denoiser"].split(": ")[0]
+    behind = "" if denoiser == "none" else f" behind {denoiser}"
+    tuned.name = f"{base.name} tuned with {config['objective']['name']} at sigma = {config['sigma']:g}{behind}"
+    if (folder / ADAPTER).is_dir():
+        load_adapter(tuned, folder / ADAPTER)
+    elif (folder / WEIGHTS).is_file():
+        _load_weights(tuned, folder / WEIGHTS)
     else:
         raise InputError(f"the training run in {str(folder)!r} is not done; run it again and it continues")
     tuned.requires_grad_(False)
@@ -89,7 +91,6 @@ def load_tuned(folder: Path, base: ImageClassifier) -> ImageClassifier:
 
 def _load_weights(classifier: ImageClassifier, file: Path) -> None:
     try:
-        state = load_file(file)
-        restore_trained(classifier.network, state)
+        restore_trained(classifier.network, load_file(file))
     except (OSError, SafetensorError, RunError) as error:
         raise InputError(f"cannot read the tuned weights in {str(file)!r}: {error}") from error

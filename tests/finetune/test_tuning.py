@@ -1,0 +1,70 @@
+"""`tune` takes raw data and names: the same run as with examples and a recipe."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robustify.data import Examples
+from robustify.errors import InputError, UnknownPluginError
+from robustify.finetune import Recipe, find_recipe, tune
+from robustify.finetune.objectives import Gaussian, Objective
+from tests.finetune.train.toys import RECIPE, same
+from tests.toys import MakeModel, Stripes
+
+
+def test_raw_data_teach_and_validate_like_examples(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
+    model = make_model()
+    images, labels = stripes
+    ready = tune(
+        model,
+        Examples(model, images, labels),
+        RECIPE,
+        out=tmp_path / "ready",
+        validation=Examples(model, images[:7], labels[:7]),
+        quiet=True,
+    )
+    np.savez(tmp_path / "other.npz", images=images[:7].numpy(), labels=labels[:7].numpy())
+    raw = tune(model, (images, labels), RECIPE, out=tmp_path / "raw", validation=tmp_path / "other.npz", quiet=True)
+    assert same(ready.model, raw.model)
+    assert ready.validation == raw.validation
+
+
+@pytest.mark.parametrize("how", ["gaussian", Gaussian(draws=3)])
+def test_an_objective_or_its_name_becomes_a_recipe_for_the_model(
+    how: str | Objective, make_model: MakeModel, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = make_model(), []
+
+    def no_training(self: object, *_: object) -> None:
+        seen.append(self)
+
+    monkeypatch.setattr("robustify.finetune.tuning._Run.train", no_training)
+    tune(model, stripes, how, out=tmp_path / "run")
+    tune(model, stripes)
+    expected = [find_recipe(how, model, 44), find_recipe("ft-cadis", model, 44)]
+    assert [run.recipe for run in seen] == expected  # type: ignore[attr-defined]
+
+
+def test_a_run_without_a_folder_is_named_after_the_model(
+    make_model: MakeModel, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model()
+    model.classifier.name = "timm:ViT B/16.augreg"
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe(Gaussian(), epochs=1, batch=44, warmup=0.0)
+    assert tune(model, stripes, recipe, quiet=True).folder == Path("timm-vit-b-16.augreg-gaussian-0.25")
+    assert (tmp_path / "timm-vit-b-16.augreg-gaussian-0.25" / "tune.json").is_file()
+
+
+def test_unknown_names_and_kinds_are_refused_before_any_folder_is_made(
+    make_model: MakeModel, stripes: Stripes, tmp_path: Path
+) -> None:
+    model = make_model()
+    with pytest.raises(UnknownPluginError, match="no objective named 'gausian'"):
+        tune(model, stripes, "gausian", out=tmp_path / "run")
+    with pytest.raises(InputError, match="no recipe named 'gaussian/cifar100'"):
+        tune(model, stripes, "gaussian/cifar100", out=tmp_path / "run")
+    with pytest.raises(InputError, match="there is no file or folder 'nowhere'"):
+        tune(model, "nowhere", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
