@@ -163,3 +163,13 @@ def test_a_file_is_written_once_by_whoever_is_first(tmp_path: Path) -> None:
     assert file.read_bytes() == b"first"
     write_whole(file, b"third")
     assert [f.read_bytes() for f in tmp_path.iterdir()] == [b"third"]
+
+
+@pytest.mark.parametrize("part", ["contract", "numerics"])
+def test_a_part_of_another_form_is_refused(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, part: str
+) -> None:
+    run = certify_dataset(model, samples[:2], out, Settings(n=100))
+    (out / "run.json").write_text(json.dumps({**run.config, part: {"sides": 3}}))
+    with pytest.raises(RunError, match=rf"run\.json' describes no possible run: its {part} is \{{'sides': 3\}}"):
+        getattr(read_run(out), part)
