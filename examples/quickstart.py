@@ -10,5 +10,7 @@ print(model)
 
 held_out = load_file(HELD_OUT)
 images, labels = held_out["images"][:4], held_out["labels"][:4]
-for image, label in zip(images, labels.tolist(), strict=True):
-    print(f"true label {model.labels[label]:<10} | {model.certify(image, n=200)}")
+certificates = model.certify(images, n=200)
+assert isinstance(certificates, list)  # a batch is answered by a list
+for certificate, label in zip(certificates, labels.tolist(), strict=True):
+    print(f"true label {model.labels[label]:<10} | {certificate}")

@@ -110,7 +110,7 @@ def test_tuning_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     base = network()
     model = robustify(base, preprocessing=PLAIN, tune="gaussian", data=data, out=tmp_path / "run")
     said = capsys.readouterr().out
-    assert re.search(r"not recognised, last epoch: .*%  \d\n", said)
+    assert re.search(r"copies not classified as their label, last epoch: .*%  \d\n", said)
     assert said.endswith(f"are in {str(tmp_path / 'run')!r}\n")
     assert "tuned with Gaussian at sigma = 0.25" in model.classifier.name
     again = robustify(base, preprocessing=PLAIN, tuned=tmp_path / "run")

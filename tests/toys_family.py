@@ -1,4 +1,7 @@
-"""A second family of certificates, as somebody else might write one: the smaller of two radii, at two noise levels."""
+"""Families of certificates, as somebody else might write them.
+
+`TwoLevels` takes the smaller of two radii, at two noise levels; `Agree` needs neither noise nor chance.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -6,7 +9,7 @@ from fractions import Fraction
 from typing import Any, final
 
 from robustify.certificates.family import CERTIFICATES, Bound, Claim, Family, Look, Plan, Tally, View
-from robustify.certificates.queries import ESTIMATION, SELECTION, Ask
+from robustify.certificates.queries import ESTIMATION, SELECTION, Ask, CertifyingQuery
 from robustify.certificates.question import Question
 from robustify.certificates.radii import gaussian_radius, rival_bounds, strongest_rival
 from robustify.errors import InputError
@@ -172,6 +175,97 @@ def _unproven(row: Row, bound: Bound, look: Look, sigma: float, slack: Fraction,
         yield Problem(row.sample, "p_upper", bound.p_upper, "more")
     if row.radius > 0 and not row.radius <= sigma / 2 * (normal_quantile(low) - normal_quantile(high)):
         yield Problem(row.sample, "radius", row.radius, f"no more than is proven at sigma = {sigma:g}")
+
+
+@final
+@dataclass
+class AgreeQuery:
+    """Two draws, all at once."""
+
+    classes: int
+    votes: tuple[int, ...] = field(init=False, default=())
+
+    def ask(self) -> Ask | None:
+        return None if self.votes else Ask(0, ESTIMATION, 2)
+
+    def tell(self, ask: Ask, votes: Sequence[int]) -> None:
+        del ask
+        self.votes = tuple(votes)
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]:
+        return (Tally(0, ESTIMATION, 2, self.votes),) if self.votes else ()
+
+
+@final
+@dataclass(frozen=True)
+class AgreePlan(Plan):
+    """Whether two fixed changes agree: a proof without noise and without chance, of a given radius."""
+
+    family = "agree"
+    rule = "both"
+    alpha = 0.0
+    exact = True
+
+    radius: float
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        return (View(0.0, "changed"),)
+
+    @property
+    def slacks(self) -> tuple[float, ...]:
+        return (0.0,)
+
+    @property
+    def most_draws(self) -> int:
+        return 2
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        return (self.radius,)
+
+    def query(self, classes: int, truth: int | None = None) -> CertifyingQuery:
+        del truth
+        return AgreeQuery(classes)
+
+    def certify_votes(self, tallies: Sequence[Tally]) -> Claim:
+        votes = tallies[0].votes
+        return Claim(votes.index(2), self.radius, ()) if 2 in votes else Claim(None, 0.0, ())
+
+    def stored(self) -> dict[str, Any]:
+        return {"radius": self.radius}
+
+    def __str__(self) -> str:
+        return "both changes"
+
+
+@final
+@dataclass(frozen=True)
+class Agree(Family):
+    """Certificates of classes on which two fixed changes agree."""
+
+    name = "agree"
+    checker = "tests.toys_family:agreement"
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        return (View(0.0, "changed"),)
+
+    def plan(self, question: Question, slack: Callable[[View], float]) -> AgreePlan:
+        del slack
+        return AgreePlan(*question.radii)
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> AgreePlan:
+        return AgreePlan(stored["radius"])
+
+
+def agreement(row: Row, plan: AgreePlan, run: Run) -> Iterator[Problem]:
+    """A radius is claimed only where both changes gave one class."""
+    del run
+    if row.radius > 0 and max(row.votes) < plan.most_draws:
+        yield Problem(row.sample, "radius", row.radius, 0.0)
 
 
 if TwoLevels.name not in CERTIFICATES.names():

@@ -122,8 +122,7 @@ def equal_n(
 
 def ratio(ours: list[Any], theirs: list[Any], clock: int) -> float:
     """The median over rounds of their time to ours."""
-    ratios = [float(b[clock] / a[clock]) for a, b in zip(ours, theirs, strict=True)]
-    return round(statistics.median(ratios), 3)
+    return round(float(statistics.median(b[clock] / a[clock] for a, b in zip(ours, theirs, strict=True))), 3)
 
 
 def p_value(certificate: Certificate, counts: np.ndarray) -> float:

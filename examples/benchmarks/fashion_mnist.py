@@ -133,12 +133,14 @@ def taught(teacher: str, draws: int, out: Path) -> Tensor:
     if not file.exists():
         model = trained(teacher, 0.25, out, {})
         chunks = torch.split(fashion_mnist.read("train")[0], 2000)
-        predictions = [model.predict(list(chunk), n=draws, batch=512) for chunk in chunks]
-        votes = [p.votes for found in predictions if isinstance(found, list) for p in found]
+        votes = []
+        for chunk in chunks:
+            predictions = model.predict(list(chunk), n=draws, batch=512)
+            assert isinstance(predictions, list)
+            votes += [prediction.votes for prediction in predictions]
         save_file({"votes": torch.tensor(votes)}, file)
-    votes_of_images: Tensor = load_file(file)["votes"].float()
-    shares: Tensor = votes_of_images / votes_of_images.sum(dim=1, keepdim=True)
-    return shares
+    shares: Tensor = load_file(file)["votes"].float()
+    return shares / shares.sum(dim=1, keepdim=True)
 
 
 def recipe_of(pipeline: str, model: SmoothedClassifier, budget: dict[str, Any], targets: Tensor | None) -> Recipe:

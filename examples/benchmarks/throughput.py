@@ -56,7 +56,8 @@ def vary(model: SmoothedClassifier, variant: str) -> SmoothedClassifier:
     if variant == "contiguous":
         model.to(memory_format=torch.contiguous_format)
     if variant == "compiled":
-        for network in (*model.denoiser.children(), model.classifier.network):  # torch cannot compile NumPy timesteps
+        # Not the denoiser as a whole: torch cannot compile its NumPy timestep.
+        for network in (*model.denoiser.children(), model.classifier.network):
             network.compile(dynamic=False)
     return model
 

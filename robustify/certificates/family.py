@@ -138,9 +138,12 @@ class Plan(ABC):
         """The views that queries draw from; tallies and bounds refer to them by index."""
 
     @property
-    @abstractmethod
     def slacks(self) -> tuple[float, ...]:
-        """The most by which the chance of a vote may differ from that under ideal noise, for each view."""
+        """For each view, how far the chance of a vote under the noise drawn may be from that under ideal noise.
+
+        A plan whose views add noise says what its bounds allow for; `robustify.verify` checks it.
+        """
+        return (0.0,) * len(self.views)
 
     @property
     @abstractmethod

@@ -92,7 +92,8 @@ def in_words_of_the_command_line(text: str) -> str:
     for name in names:
         option = f"--{name.replace('_', '-')}"
         text = re.sub(rf"(?<![\w-]){name}=True\b", option, text)
-        text = re.sub(rf"(?<![\w-]){name}=\[([^\]]*)\]", lambda m, o=option: f"{o} {_listed(m[1])}", text)
+        for listed in re.findall(rf"(?<![\w-]){name}=\[([^\]]*)\]", text):
+            text = text.replace(f"{name}=[{listed}]", f"{option} {_listed(listed)}")
         text = re.sub(rf"(?<![\w-]){name}='([^']*)'", rf"{option} \1", text)
         text = re.sub(rf"(?<![\w-]){name}=(?=\w)", f"{option} ", text)
         text = re.sub(rf"(?<![\w-]){name}=", option, text)

@@ -64,7 +64,7 @@ def default_recipe(objective: Objective, model: SmoothedClassifier, images: int)
     """A recipe with adapters where the network can take them, and copies cached where that saves time.
 
     Arguments:
-        objective: What is minimised.
+        objective: The loss that is minimised.
         model: The model that is to be tuned.
         images: Number of images to learn from.
     """

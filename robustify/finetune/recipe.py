@@ -1,4 +1,4 @@
-"""How to train: everything that decides the result, as data."""
+"""Recipes: everything that decides the result of training, as data."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from robustify.finetune.train.augment import AUGMENTATIONS
 from robustify.smoothing.pipeline import PRECISIONS
 
 ADAPT = ("lora", "full", "head")
-"""What to train, by name: low-rank adapters and the head, everything, or the head alone."""
+"""Names of what is trained: low-rank adapters and the head, everything, or the head alone."""
 
 OPTIMIZERS = ("adamw", "sgd")
 """Names of the optimizers; "sgd" has a momentum of 0.9."""
@@ -28,8 +28,8 @@ class Recipe:
     """Everything that decides what a training run learns, apart from model and data.
 
     Arguments:
-        objective: What is minimised.
-        adapt: What is trained: a `Lora`, "lora" for the default one, "full" or "head".
+        objective: The loss that is minimised.
+        adapt: Parameters that learn: a `Lora`, "lora" for the default one, "full" or "head".
         epochs: Passes over the data.
         batch: Images per optimizer step, over all processes; the last step of an epoch may have fewer.
         micro_batch: Images per forward pass and process; all at once where None. Changes memory, not the result,

@@ -40,7 +40,7 @@ _CACHE_BATCH = 64
 @final
 @dataclass(frozen=True)
 class Tuned:
-    """What came out of training; as text, the classes with the lowest noisy accuracy and where everything is.
+    """The result of training; as text, the classes with the lowest noisy accuracy and where everything is.
 
     Arguments:
         model: The tuned classifier behind the same denoiser and noise, without adapters and in evaluation mode.
@@ -51,7 +51,7 @@ class Tuned:
         validation: One row from before training and one after each epoch: `noisy_accuracy`, the share of noisy copies
             of validation images classified as their label, and `all_draws_accuracy`, the share of images all of whose
             copies were.
-        warnings: What went badly in this call.
+        warnings: Warnings of this call, such as a collapse of the noisy accuracy.
     """
 
     model: SmoothedClassifier
@@ -96,8 +96,8 @@ def tune(
             a pair (images, labels), a data set of pairs, or `Examples`.
         how: An objective or its name, with defaults for this model and data; a key of `PRESETS`; or a `Recipe`.
         out: Folder of the run; named after model, objective and sigma where None.
-        validation: Other labelled data of these kinds, which does not teach: it is measured through noise before
-            training and after each epoch.
+        validation: Other labelled data of these kinds, from which nothing is learned: noisy and all-draws accuracy are
+            measured on it before training and after each epoch.
         workers: Processes that decode images; 0 decodes in this one.
         log: Called with each row of the history and of validation, such as `wandb.log`; a run that continues repeats
             rows after its checkpoint.
@@ -236,7 +236,7 @@ class _Run:
         return TrainingFolder(self.out, config)
 
     def _config(self) -> dict[str, Any]:
-        """Everything that decides what comes out; over how many forward passes and processes it is spread does not."""
+        """Everything that decides the result; numbers of forward passes and processes do not."""
         model = self.model
         described = {key: value for key, value in self.recipe.described().items() if key != "micro_batch"}
         return {
@@ -278,7 +278,7 @@ class _Run:
             self.model.denoiser,
             family=self.model.family,
             precision=self.model.precision,
-            compiled=self.model.compiled,
+            compiled=self.model.pipeline.compiled,
         )
 
     def _say(self, text: str) -> None:

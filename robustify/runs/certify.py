@@ -59,8 +59,8 @@ def certify_dataset(
     """
     _check(samples)
     out, settings = Path(out), settings or Settings()
-    truths = _truths(samples) if settings.known_label else {}
     share = settings.over(len(samples))
+    truths = _truths(samples) if model.plan(share).needs_truth else {}
     attempt = None if ledger is None else _attempt(Attempts.at(model, samples, share, ledger), model, share, out)
     provenance = model.provenance(spending(share, attempt))
     config = open_config(out, _config(model, provenance, samples, settings, attempt))

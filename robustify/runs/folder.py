@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from robustify.certificates.family import Plan, read_plan
 from robustify.contract import InputContract, Numerics
@@ -12,6 +12,8 @@ from robustify.errors import RunError
 from robustify.runs import version1
 from robustify.runs.config import read_config
 from robustify.runs.rows import Row, RowStore, read_rows
+
+T = TypeVar("T")
 
 
 @final
@@ -49,12 +51,12 @@ class Run:
     @property
     def contract(self) -> InputContract:
         """The space in which noise was added and radii live."""
-        return InputContract(**self.config["contract"])
+        return self._read("contract", InputContract)
 
     @property
     def numerics(self) -> Numerics:
         """How the networks computed."""
-        return Numerics(**self.config["numerics"])
+        return self._read("numerics", Numerics)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -80,6 +82,18 @@ class Run:
     def fresh(self) -> bool:
         """Whether the seed came from the operating system."""
         return bool(self.config["fresh"])
+
+    def _read(self, key: str, kind: type[T]) -> T:
+        """A part of the configuration as an object.
+
+        Raises:
+            RunError: If it has other fields.
+        """
+        try:
+            return kind(**self.config[key])
+        except TypeError as error:
+            file = str(self.folder / "run.json")
+            raise RunError(f"{file!r} describes no possible run: its {key} is {self.config[key]!r}") from error
 
     def __str__(self) -> str:
         from robustify.runs.status import status  # which reads runs, and so imports this module

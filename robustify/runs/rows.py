@@ -7,6 +7,7 @@ beside `run.json`. Rows hold integer counts, from which everything else can be c
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from types import NoneType, UnionType
@@ -74,14 +75,20 @@ def _column(kind: Any) -> pa.DataType:  # noqa: ANN401
     return pa.struct([(name, _column(hint)) for name, hint in get_type_hints(kind).items()])
 
 
-def _value(kind: Any, stored: Any) -> Any:  # noqa: ANN401
-    """The field that was stored."""
+@cache
+def _decoder(kind: Any) -> Callable[[Any], Any]:  # noqa: ANN401
+    """A function from what is stored of a field to its value."""
     kind = _required(kind)
     if kind in _SCALARS:
-        return stored
+        return lambda stored: stored
     if get_origin(kind) is tuple:
-        return tuple(_value(get_args(kind)[0], item) for item in stored)
-    return kind(**{name: _value(hint, stored[name]) for name, hint in get_type_hints(kind).items()})
+        item = get_args(kind)[0]
+        return tuple if item in _SCALARS else lambda stored: tuple(map(_decoder(item), stored))
+    hints = get_type_hints(kind)
+    if all(_required(hint) in _SCALARS for hint in hints.values()):
+        return lambda stored: kind(**stored)
+    decoders = {name: _decoder(hint) for name, hint in hints.items()}
+    return lambda stored: kind(**{name: decode(stored[name]) for name, decode in decoders.items()})
 
 
 FIELDS = {name: hint for name, hint in get_type_hints(Row).items() if name in Row.__dataclass_fields__}
@@ -107,7 +114,7 @@ def read_rows(file: Path) -> list[Row]:
     """
     try:
         records = pq.read_table(file, schema=SCHEMA).to_pylist()
-        return [Row(**{name: _value(hint, record[name]) for name, hint in FIELDS.items()}) for record in records]
+        return [Row(**{name: _decoder(hint)(record[name]) for name, hint in FIELDS.items()}) for record in records]
     except (OSError, TypeError, pa.ArrowException) as error:
         raise unreadable(file, error) from error
 

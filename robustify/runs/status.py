@@ -27,7 +27,7 @@ class Accuracy:
     """Certified accuracy at one radius.
 
     Arguments:
-        radius: ℓ2, in [0, 1] pixels.
+        radius: ℓ2 radius in [0, 1] pixels.
         share: Share of the labelled images so far whose true label is certified there.
         low, high: 95 % interval for images like these, as if those done were a random sample of all.
         proven: Lower bound on the true certified accuracy on these very images, with 99.9 % confidence.
@@ -61,7 +61,7 @@ class Status:
         abstained: Number of images without a certificate.
         seconds: Time spent so far.
         left: Estimated seconds to the end; None before the first image.
-        alpha: Allowed chance, for each image, of a false certificate.
+        alpha: Allowed chance, for each image, of a false certificate; 0 for a proof without chance.
         remarks: What the certificates claim besides the usual, in sentences.
     """
 
@@ -83,14 +83,18 @@ class Status:
         if self.mean_radius is not None:
             lines.append(f"mean radius: {floor(self.mean_radius)} (wrong or abstained counts as 0)")
         lines.append(f"abstained: {self.abstained:,}")
-        if (certified := self.done - self.abstained) > 0:
-            expected, most = expected_false(self.done, self.alpha), most_false(self.done, self.alpha)
-            told = f"at most {expected:g} expected, at most {min(most, certified)} with 99.9 % confidence"
-            lines.append(f"false certificates: {told}")
-        else:
-            lines.append("certificates: none" if self.finished else "certificates: none yet")
+        lines.append(self._certificates())
         lines += self.remarks
         return "\n".join(lines)
+
+    def _certificates(self) -> str:
+        if (certified := self.done - self.abstained) == 0:
+            return "certificates: none" if self.finished else "certificates: none yet"
+        if self.alpha == 0:
+            return "false certificates: none, because the proof leaves nothing to chance"
+        expected, most = expected_false(self.done, self.alpha), most_false(self.done, self.alpha)
+        told = f"at most {expected:g} expected, at most {min(most, certified)} with 99.9 % confidence"
+        return f"false certificates: {told}"
 
     def _progress(self) -> str:
         spent = f"; {duration(self.seconds)} spent"
@@ -136,4 +140,5 @@ def _accuracy(labelled: Sequence[Row], radius: float, alpha: float) -> Accuracy:
     right = sum(row.correct and row.radius > radius for row in labelled)
     share = right / len(labelled)
     low, high = accuracy_interval(right, len(labelled))
-    return Accuracy(radius, share, low, high, accuracy_lower_bound(share, len(labelled), alpha, rho=RHO))
+    proven = share if alpha == 0 else accuracy_lower_bound(share, len(labelled), alpha, rho=RHO)
+    return Accuracy(radius, share, low, high, proven)

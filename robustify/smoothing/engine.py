@@ -20,10 +20,8 @@ from robustify.smoothing.checks.fixed_function import Margin
 from robustify.smoothing.checks.independence import Wager
 from robustify.smoothing.checks.run import Checks
 from robustify.smoothing.noise import NoiseAddress, NoiseLaw, NoiseStream
+from robustify.smoothing.settings import Progress
 from robustify.types import Bytes, Image, Levels, Logits, Pixels
-
-Progress = Callable[[int], object]
-"""Called with the number of draws just finished."""
 
 Q = TypeVar("Q", bound=Query)
 

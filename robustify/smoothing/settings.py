@@ -1,9 +1,11 @@
 """How to certify: the question, the chance of error, the noise, the batch; with published defaults."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import prod
+from typing import TypeAlias
 
 from robustify.certificates.bounds import check_alpha
 from robustify.certificates.lattice import total_variation
@@ -11,6 +13,9 @@ from robustify.certificates.question import Question
 from robustify.certificates.radii import check_count
 from robustify.contract import InputContract
 from robustify.errors import InputError
+
+Progress: TypeAlias = Callable[[int], object]
+"""Called with the number of draws just finished."""
 
 SEEDS = 2**128
 """Number of seeds."""
@@ -114,3 +119,25 @@ class PredictSettings(Sampling):
         super().__post_init__()
         check_count("n", self.n)
         check_alpha(self.alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyOptions(Settings):
+    """How to certify, and who is told of progress.
+
+    Arguments:
+        progress: Called with the number of draws just finished; where None, a bar appears when it takes a while.
+    """
+
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(PredictSettings):
+    """How to predict, and who is told of progress.
+
+    Arguments:
+        progress: Called with the number of draws just finished; where None, a bar appears when it takes a while.
+    """
+
+    progress: Progress | None = None

@@ -10,7 +10,6 @@ References:
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import NoReturn, cast, final
 
@@ -26,46 +25,23 @@ from robustify.certificates.queries import ESTIMATION, PredictQuery
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.base import check_evaluation_mode
 from robustify.contract import InputContract, Numerics
-from robustify.denoisers import Denoiser, Identity
+from robustify.denoisers import Denoiser
 from robustify.errors import InputError
 from robustify.options import method_takes
 from robustify.smoothing.channels import Channels
 from robustify.smoothing.checks import Checks
 from robustify.smoothing.checks.noise_law import NoiseCheck
-from robustify.smoothing.engine import Engine, Job, Progress, Q
+from robustify.smoothing.describe import described
+from robustify.smoothing.engine import Engine, Job, Q
 from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint
 from robustify.smoothing.inputs import ImageInput, OneImage, is_batch, to_image
 from robustify.smoothing.noise import NoiseAddress, NoiseStream, noise_law
 from robustify.smoothing.pipeline import Pipeline
-from robustify.smoothing.settings import PredictSettings, Sampling, Settings, Soundness
+from robustify.smoothing.settings import CertifyOptions, PredictOptions, Progress, Sampling, Settings, Soundness
 from robustify.types import Logits, Pixels
 
 BAR_AFTER = 2.0
 """Seconds of sampling before a bar appears: most answers are there sooner."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class _Certify(Settings):
-    """How to certify, and who is told of progress.
-
-    Arguments:
-        progress: Called with the number of draws just finished; where None, a bar appears when it takes a while.
-    """
-
-    progress: Progress | None = None
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class _Predict(PredictSettings):
-    """How to predict, and who is told of progress.
-
-    Arguments:
-        progress: Called with the number of draws just finished; where None, a bar appears when it takes a while.
-    """
-
-    progress: Progress | None = None
 
 
 @final
@@ -126,11 +102,6 @@ class SmoothedClassifier(nn.Module):
         return self.pipeline.precision
 
     @property
-    def compiled(self) -> bool:
-        """Whether torch.compile fuses the networks."""
-        return self.pipeline.compiled
-
-    @property
     def contract(self) -> InputContract:
         """The space in which noise is added and radii live."""
         return self.pipeline.contract
@@ -167,8 +138,8 @@ class SmoothedClassifier(nn.Module):
         mean: Logits = log_probabilities.logsumexp(dim=1) - math.log(draws)
         return mean
 
-    @method_takes(_Certify)
-    def certify(self, images: ImageInput, settings: _Certify) -> Certificate | list[Certificate]:
+    @method_takes(CertifyOptions)
+    def certify(self, images: ImageInput, settings: CertifyOptions) -> Certificate | list[Certificate]:
         """Certifies the prediction at one image or each of a batch; abstains rather than guesses.
 
         `certify(x)` finds the largest radius, from as many of `n_max` draws as seem worth while;
@@ -195,8 +166,8 @@ class SmoothedClassifier(nn.Module):
         certificates = [found[sample] for sample in samples]
         return certificates if is_batch(images) else certificates[0]
 
-    @method_takes(_Predict)
-    def predict(self, images: ImageInput, settings: _Predict) -> Prediction | list[Prediction]:
+    @method_takes(PredictOptions)
+    def predict(self, images: ImageInput, settings: PredictOptions) -> Prediction | list[Prediction]:
         """The smoothed classifier's label at one image or each of a batch, without a radius.
 
         The label differs from the ideal smoothed classifier's with chance at most `alpha`; where the two leading
@@ -331,22 +302,7 @@ class SmoothedClassifier(nn.Module):
         return (time.perf_counter() - started) / batches
 
     def __repr__(self) -> str:
-        parts = {"classifier": self.classifier.licence}
-        if not isinstance(self.denoiser, Identity):
-            parts["denoiser"] = self.denoiser.licence
-        gray = self.contract.channels < self.classifier.preprocessing.channels
-        licences = ", ".join(f"{part} {licence or 'unknown'}" for part, licence in parts.items())
-        sigmas = ", ".join(f"{view.sigma:g}" for view in self.family.views)
-        lines = {
-            "noise": f"sigma = {sigmas}, added to {self.contract}; never clipped",
-            **({"colour": "none: images are gray, and repeated to RGB for the classifier"} if gray else {}),
-            "denoiser": f"{self.denoiser.name}: {self.denoiser.describe(self.sigma)}",
-            "classifier": f"{self.classifier.name}, {len(self.labels)} classes",
-            "inside": str(self.classifier.preprocessing),
-            "dtype": f"{self.numerics}; on {self.classifier.device}",
-            "licences": licences,
-        }
-        return "SmoothedClassifier\n" + "\n".join(f"  {key:<10} {value}" for key, value in lines.items())
+        return described(self.pipeline, self.family)
 
 
 def _family(sigma: float | None, family: Family | None) -> Family:

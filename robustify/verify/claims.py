@@ -112,7 +112,8 @@ def _slacks(run: Run) -> Iterator[Problem]:
     bound = version1.total_variation if run.config["format"] == 1 else total_variation
     dimensions = math.prod(run.contract.shape)
     for view, slack in zip(run.plan.views, run.plan.slacks, strict=True):
-        least = 0.0 if run.soundness == "float" else bound(view.sigma, dimensions)
+        ideal = run.soundness == "float" or view.sigma == 0
+        least = 0.0 if ideal else bound(view.sigma, dimensions)
         if not least * (1 - _SAME) <= slack <= least * (1 + _SAME):
             yield Problem("run.json", "slack", slack, least)
 

@@ -1,92 +1,14 @@
-"""A family without noise and without chance, written as an outsider would: two fixed changes that must agree."""
-
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, final
+"""Families of certificates, by one without noise and without chance: it proves that its pieces suppose neither."""
 
 import pytest
 
 from robustify.certificates.certificate import Provenance, conclude
-from robustify.certificates.family import CERTIFICATES, Claim, Family, Plan, Tally, View, read_plan
+from robustify.certificates.family import CERTIFICATES, Family, Plan, read_plan
 from robustify.certificates.gaussian import Gaussian
-from robustify.certificates.queries import ESTIMATION, Ask, CertifyingQuery
 from robustify.certificates.question import Question
 from robustify.contract import InputContract, Numerics
 from robustify.errors import InputError, RunError, UnknownPluginError
-
-
-@final
-@dataclass
-class AgreeQuery:
-    classes: int
-    votes: tuple[int, ...] = field(init=False, default=())
-
-    def ask(self) -> Ask | None:
-        return None if self.votes else Ask(0, ESTIMATION, 2)
-
-    def tell(self, ask: Ask, votes: Sequence[int]) -> None:
-        del ask
-        self.votes = tuple(votes)
-
-    @property
-    def tallies(self) -> tuple[Tally, ...]:
-        return (Tally(0, ESTIMATION, 2, self.votes),) if self.votes else ()
-
-
-@final
-@dataclass(frozen=True)
-class AgreePlan(Plan):
-    family = "agree"
-    rule = "both"
-    alpha = 0.0
-    exact = True
-
-    radius: float
-
-    @property
-    def views(self) -> tuple[View, ...]:
-        return (View(0.0, "changed"),)
-
-    @property
-    def most_draws(self) -> int:
-        return 2
-
-    @property
-    def radii(self) -> tuple[float, ...]:
-        return (self.radius,)
-
-    def query(self, classes: int, truth: int | None = None) -> CertifyingQuery:
-        del truth
-        return AgreeQuery(classes)
-
-    def certify_votes(self, tallies: Sequence[Tally]) -> Claim:
-        votes = tallies[0].votes
-        return Claim(votes.index(2), self.radius, ()) if 2 in votes else Claim(None, 0.0, ())
-
-    def stored(self) -> dict[str, Any]:
-        return {"radius": self.radius}
-
-    def __str__(self) -> str:
-        return "both changes"
-
-
-@final
-@dataclass(frozen=True)
-class Agree(Family):
-    name = "agree"
-    checker = "robustify_agree:problems"
-
-    @property
-    def views(self) -> tuple[View, ...]:
-        return (View(0.0, "changed"),)
-
-    def plan(self, question: Question, slack: Callable[[View], float]) -> AgreePlan:
-        del slack
-        return AgreePlan(*question.radii)
-
-    @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> AgreePlan:
-        return AgreePlan(stored["radius"])
+from tests.toys_family import Agree, AgreePlan
 
 
 def provenance(plan: Plan) -> Provenance:

@@ -26,20 +26,21 @@ def data(tmp_path: Path) -> Path:
 
 def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: Command) -> None:
     model = ("--denoiser", "zoo:ddpm", "--sigma", 0.5)
-    short = ("--epochs", 1, "--batch", 8, "--cache", 4, "--validation", data, "--out", "tuned")
+    short = ("--epochs", 1, "--batch", 8, "--cache", 4, "--held-out", data, "--out", "tuned")
     found = robustify("tune", "zoo:timm", data, *model, *short)
     assert found.status == 0, found.stderr
     work = "steps: 2; noisy images: 16 × 1 epochs × 4 draws = 64; denoised first: 64\n"
     assert found.stdout.index(work) < found.stdout.index("objective            name=FTCADIS")
     assert "LoRA of rank 4" in found.stdout
-    assert "not recognised, last epoch:" in found.stdout
-    assert "copies of validation images recognised: " in found.stdout
-    for name in ("adapter/adapter_model.safetensors", "history.parquet", "hits.parquet", "training.svg", "tune.json"):
+    assert "copies not classified as their label, last epoch:" in found.stdout
+    assert "noisy accuracy on validation images: " in found.stdout
+    files = ("history.parquet", "classes.parquet", "training.svg", "tune.json")
+    for name in ("adapter/adapter_model.safetensors", *files):
         assert (tmp_path / "tuned" / name).is_file()
     told = robustify("status", "tuned").stdout
     assert told.startswith("training of zoo:timm with FTCADIS at sigma = 0.5\n2 of 2 steps, done\nloss: ")
-    assert "not recognised, last epoch: " in told
-    assert "held out, after epoch 1: hit " in told
+    assert "copies not classified as their label, last epoch: " in told
+    assert "validation, after epoch 1: noisy accuracy " in told
     other = robustify("tune", "zoo:timm", data, *model, "--epochs", 2, *short[2:])
     assert other.status == 2
     assert "epochs: there 1, now 2" in other.stderr
@@ -58,7 +59,8 @@ def test_soft_labels_come_from_a_run_over_the_same_images(data: Path, tmp_path: 
     learn = ("tune", "zoo:timm", data, "--targets", "teacher", "--epochs", 1, "--batch", 8, "--adapt", "head")
     found = robustify(*learn, "--objective", "cat-rs", "--out", "tuned")
     assert found.status == 0, found.stderr
-    votes = {row["sample"]: row["votes"] for row in pq.read_table(tmp_path / "teacher" / "rows.parquet").to_pylist()}
+    rows = pq.read_table(tmp_path / "teacher" / "rows.parquet").to_pylist()
+    votes = {row["sample"]: row["tallies"][-1]["votes"] for row in rows}
     counts = np.array([votes[str(i)] for i in range(16)], dtype=np.float64)
     shares = counts / counts.sum(axis=1, keepdims=True)  # a draw within rounding of a tie has no vote
     described = json.loads((tmp_path / "tuned" / "tune.json").read_text())["objective"]["targets"]
@@ -71,7 +73,7 @@ def test_soft_labels_come_from_a_run_over_the_same_images(data: Path, tmp_path: 
 def test_what_cannot_be_tuned_is_said_at_once(data: Path, tmp_path: Path, robustify: Command) -> None:
     for arguments, said in [
         (("zoo:timm", "nowhere"), "there is no file or folder 'nowhere'"),
-        (("zoo:timm", data, "--validation", "nowhere"), "there is no file or folder 'nowhere'"),
+        (("zoo:timm", data, "--held-out", "nowhere"), "there is no file or folder 'nowhere'"),
         (("zoo:timm", data, "--objective", "ft-cadi"), "Did you mean 'ft-cadis'"),
         (("zoo:timm", data, "--adapt", "some"), "expected adapt 'lora', 'full', 'head' or a Lora"),
         (("zoo:timm", data, "--epochs", 0), "expected epochs and batch of at least 1"),

@@ -1,7 +1,6 @@
 """Run folders: read without torch, of this version and of 0.1, and never mixed."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -42,11 +41,10 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return Path(shutil.copytree(VERSION_1 / request.param, tmp_path / "old"))
 
 
-def imported(code: str, *arguments: str) -> str:
+def imported(code: str) -> str:
     """What a new process prints after the code, and whether it has imported torch."""
     told = f"{code}\nimport sys\nprint('torch' in sys.modules)"
-    command = [sys.executable, "-c", told, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ}).stdout
+    return subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout
 
 
 def test_reading_and_verifying_a_run_needs_no_torch() -> None:
@@ -58,6 +56,19 @@ def test_reading_and_verifying_a_run_needs_no_torch() -> None:
         "print(str(run).splitlines()[0].partition(';')[0], verify_run(run))"
     )
     assert imported(code) == "5 of 5 images, 1,760 draws []\nFalse\n"
+
+
+def test_the_status_command_needs_no_torch() -> None:
+    code = (
+        "import contextlib, sys\n"
+        "from robustify.cli.__main__ import main\n"
+        f"sys.argv = ['robustify', 'status', {str(VERSION_1 / 'leader')!r}]\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    main()"
+    )
+    told = imported(code)
+    assert told.startswith("5 of 5 images, 684 draws; ")
+    assert told.endswith("\nFalse\n")
 
 
 def test_a_run_of_version_1_is_read_as_data(old: Path) -> None:
@@ -152,3 +163,13 @@ def test_a_file_is_written_once_by_whoever_is_first(tmp_path: Path) -> None:
     assert file.read_bytes() == b"first"
     write_whole(file, b"third")
     assert [f.read_bytes() for f in tmp_path.iterdir()] == [b"third"]
+
+
+@pytest.mark.parametrize("part", ["contract", "numerics"])
+def test_a_part_of_another_form_is_refused(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, part: str
+) -> None:
+    run = certify_dataset(model, samples[:2], out, Settings(n=100))
+    (out / "run.json").write_text(json.dumps({**run.config, part: {"sides": 3}}))
+    with pytest.raises(RunError, match=rf"run\.json' describes no possible run: its {part} is \{{'sides': 3\}}"):
+        getattr(read_run(out), part)

@@ -1,25 +1,32 @@
 """Another family of certificates goes through rows, status, verification and reports, none of which knows it."""
 
 import json
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, final
 
 import pytest
 
 from robustify import Settings, SmoothedClassifier, certify_dataset
-from robustify.certificates.family import Tally
+from robustify.certificates.decisions import KnownLabelPlan
+from robustify.certificates.family import CERTIFICATES, Family, Plan, Tally, View
+from robustify.certificates.gaussian import Gaussian
+from robustify.certificates.queries import ESTIMATION
+from robustify.certificates.question import Question
 from robustify.certificates.radii import gaussian_radius
 from robustify.data import Sample
-from robustify.errors import RunError
-from robustify.report.html import Chapter, write_report
+from robustify.errors import InputError, RunError
+from robustify.report.html import Chapter, meaning, write_report
 from robustify.report.pictures import picture
 from robustify.runs.estimate import estimate
 from robustify.runs.folder import Run, read_run
 from robustify.runs.rows import Row
+from robustify.runs.status import status
 from robustify.verify.claims import verify_row, verify_run
 from robustify.verify.replay import replay
 from tests.toys import Shrink
-from tests.toys_family import TwoLevels, TwoLevelsPlan
+from tests.toys_family import Agree, TwoLevels, TwoLevelsPlan
 
 SETTINGS = Settings(n=200, n0=20, seed=3)
 
@@ -138,3 +145,49 @@ def test_a_family_that_is_not_installed_is_named(run: Run) -> None:
     (run.folder / "run.json").write_text(json.dumps({**run.config, "family": "three-levels"}))
     with pytest.raises(Exception, match="no certificate family named 'three-levels'"):
         str(read_run(run.folder))
+
+
+def test_a_proof_without_noise_and_chance_is_told_and_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CERTIFICATES._ready, "agree", Agree)
+    config = {
+        **{"format": 2, "family": "agree", "plan": {"radius": 0.5}, "soundness": "grid", "samples": 2},
+        **{"labels": ["cat", "dog"], "contract": {"channels": 1, "height": 4, "width": 4}},
+    }
+    sure = Row("a", 0, 0, 0.5, (), (Tally(0, ESTIMATION, 2, (2, 0)),), batch=2, pixels="p", seconds=1.0)
+    none = Row("b", 0, None, 0.0, (), (Tally(0, ESTIMATION, 2, (1, 1)),), batch=2, pixels="p", seconds=1.0)
+    run = Run(Path("run"), config, [sure, none], finished=True)
+    assert str(run).splitlines()[-1] == "false certificates: none, because the proof leaves nothing to chance"
+    assert [(a.radius, a.share, a.proven) for a in status(run).accuracies] == [(0.5, 0.0, 0.0)]
+    assert "each certificate is false with chance at most 0." in meaning(run)
+    assert verify_run(run) == []
+    assert fields(replace(none, label=0, radius=0.5), run) == {"radius", "label"}
+    assert fields(replace(sure, label=1), run) == {"label"}
+
+
+@final
+@dataclass(frozen=True)
+class OfTruths(Family):
+    """Certificates of true labels at one level, which no setting asks for."""
+
+    name, checker = "gaussian", Gaussian.checker
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        return (View(0.25),)
+
+    def plan(self, question: Question, slack: Callable[[View], float]) -> Plan:
+        return KnownLabelPlan(0.25, question.alpha, 0, question.n_max, slack(View(0.25)), (0.05,))
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Plan:
+        return Gaussian.read(stored)
+
+
+def test_a_family_gets_the_true_labels_that_it_needs(
+    model: SmoothedClassifier, samples: list[Sample], out: Path
+) -> None:
+    truthful = SmoothedClassifier(model.classifier, model.denoiser, family=OfTruths())
+    run = certify_dataset(truthful, samples, out, Settings(n_max=300, seed=3))
+    assert all(row.tallies[0].label == row.truth for row in run.rows)
+    with pytest.raises(InputError, match="12 of 12 have none"):
+        certify_dataset(truthful, [Sample(s.id, s.image, None) for s in samples], out / "other")

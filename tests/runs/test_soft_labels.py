@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,8 +55,3 @@ def test_a_run_of_something_else_is_refused(model: SmoothedClassifier, samples: 
 def _voted(row: Row, votes: tuple[int, ...]) -> Row:
     """The row with other votes of the draws that tested the label."""
     return replace(row, tallies=(*row.tallies[:-1], row.tallies[-1]._replace(votes=votes)))
-
-
-def _config(out: Path) -> dict[str, object]:
-    config: dict[str, object] = json.loads((out / "run.json").read_text())
-    return config

@@ -1,1 +1,1 @@
-"""Which modules of a classifier learn: adapters, the head, everything, or a linear probe on its features."""
+"""Adapting a classifier: which of its modules learn, low-rank adapters, and linear probes on its features."""

@@ -73,7 +73,7 @@ def linear_probe(
 
     Arguments:
         backbone: In evaluation mode, without a head (`num_classes=0`, a transformers encoder, an open_clip tower).
-        preprocessing: What the backbone expects.
+        preprocessing: Preprocessing that the backbone expects.
         images: Clean, in [0, 1], at the size at which noise will be added; on the backbone's device.
         labels: True classes, from 0; every class at least twice.
         sigma: Standard deviation of the noise, in [0, 1] pixels.
@@ -98,7 +98,8 @@ def linear_probe(
         _features(backbone, preprocessing, denoiser or Identity(), images[rows], sigma, batch, generator)
         for _ in range(copies)
     ]
-    features, targets = torch.cat(noisy_features).double(), labels.cpu()[rows].repeat(copies)
+    features = torch.cat(noisy_features).double()
+    targets = labels.cpu()[rows].repeat(copies)
     head = fit(features, targets, validation.repeat(copies), classes=count)
     like = next(backbone.parameters(), images)
     network = ProbedNetwork(backbone, head.to(like.device, like.dtype)).eval()

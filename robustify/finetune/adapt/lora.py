@@ -49,7 +49,7 @@ class Lora:
 @final
 @dataclass(frozen=True)
 class Adaptation:
-    """What `adapt` made trainable; printed, it lists the modules.
+    """The modules that `adapt` made trainable; printed, it lists them.
 
     Arguments:
         how: Kind of training, in words.
@@ -146,7 +146,7 @@ def _adaptation(classifier: ImageClassifier, how: str, found: Targets) -> Adapta
 
 
 def train_mode(module: nn.Module) -> None:
-    """Training mode for what learns, evaluation mode for what is frozen; to be called instead of `train()`.
+    """Puts modules that learn into training mode and frozen ones into evaluation mode; replaces `train()`.
 
     A module without parameters (dropout, stochastic depth) follows the one it is in. Batch normalisation follows
     its own parameters: frozen, it keeps its statistics.
@@ -160,13 +160,13 @@ def train_mode(module: nn.Module) -> None:
 
 
 def _check_head(network: nn.Module, head: tuple[str, ...]) -> None:
-    """In an adapter's file peft finds the modules trained in full by how their names end."""
+    """Refuses a head whose name peft would confuse: it finds modules trained in full by the ends of their names."""
     for name in head:
         alike = [other for other, _ in network.named_modules() if other.endswith(name) and other != name]
         if alike:
             raise ModelError(
-                f"peft could not tell the head {name!r} from {alike[0]!r} when it loads the adapter, for the names "
-                "end alike.\n  Rename one, or train with how='full'."
+                f"peft would confuse the head {name!r} with {alike[0]!r} when it loads the adapter: the second name "
+                "ends with the first.\n  Rename one, or train with how='full'."
             )
 
 
@@ -197,7 +197,10 @@ def _frozen_weights(attention: Any) -> tuple[nn.Parameter, nn.Parameter]:  # noq
 
 
 def _remember_weights(attention: Any, *_: object) -> None:  # noqa: ANN401
-    """peft adds the update to the weights before each pass and subtracts it after: rounding would make them drift."""
+    """Keeps the weights of an attention before a pass.
+
+    peft adds the update to the weights before each pass and subtracts it after: rounding would make them drift.
+    """
     attention.remembered = [weight.data for weight in _frozen_weights(attention)]
 
 

@@ -1,6 +1,6 @@
-"""Which modules of a classifier to adapt, resolved from their types, their place, and what runs.
+"""The modules of a classifier to adapt, found by their types, their place, and the order in which they run.
 
-Names alone mislead: `proj` is a patch embedding as well as an attention's output; BEiT and Swin V2 pass their
+Names alone mislead: `proj` may be a patch embedding or an attention's output; BEiT and Swin V2 pass their
 `qkv.weight` to a function, so that an adapter around `qkv` would be trained on nothing; so would one around the
 `out_proj` of `nn.MultiheadAttention`. Only layers that a forward pass calls are adapted.
 """
@@ -30,8 +30,8 @@ class Targets:
     """Names of modules, relative to `core` of the classifier's network.
 
     Arguments:
-        adapted: Get an adapter.
-        head: Trained in full; empty where the head is fixed (zero-shot classifiers).
+        adapted: Modules that get an adapter.
+        head: Modules that are trained in full; empty where the head is fixed (zero-shot classifiers).
     """
 
     adapted: tuple[str, ...]
@@ -44,7 +44,7 @@ def core(network: nn.Module) -> nn.Module:
 
 
 def targets(classifier: ImageClassifier, layers: str | tuple[str, ...] = "attention") -> Targets:
-    """Resolves what to adapt and what to train in full; runs one image.
+    """Finds the modules to adapt and those to train in full, by running two images.
 
     Arguments:
         classifier: In evaluation mode, without adapters.
@@ -78,11 +78,11 @@ def targets(classifier: ImageClassifier, layers: str | tuple[str, ...] = "attent
 
 
 def find_head(classifier: ImageClassifier, calls: list[str] | None = None) -> tuple[str, ...]:
-    """The layers that run last and have one output per class; DeiT has two. Of a block's own it can be one at most.
+    """The layers that run last and have one output per class; DeiT has two. At most one of them lies in a block.
 
     Arguments:
         classifier: In evaluation mode.
-        calls: Names of its layers in the order in which they run; found out where None.
+        calls: Names of its layers in the order in which they run; found by a forward pass where None.
     """
     network = core(classifier.network)
     head: list[str] = []
@@ -159,7 +159,7 @@ def _calls(classifier: ImageClassifier) -> list[str]:
 
 
 def _attention(network: nn.Module, inside: list[str], able: list[str]) -> list[str]:
-    """Queries and values; else what else an attention runs; else, where nothing attends, all that is able."""
+    """Queries and values; without them, other layers of attentions; without attentions, all layers that take one."""
     parents = {name.rpartition(".")[0] for name in inside if _QUERY_VALUE.fullmatch(name.rpartition(".")[2])}
     chosen = [
         name
@@ -173,7 +173,7 @@ def _attention(network: nn.Module, inside: list[str], able: list[str]) -> list[s
 def _matching(
     network: nn.Module, patterns: tuple[str, ...], calls: list[str], head: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Names that the user's regular expressions match; all must be fit for an adapter."""
+    """Names that the user's regular expressions match, each of which must take an adapter."""
     names = [name for name, _ in network.named_modules() if name]
     matched: set[str] = set()
     for pattern in patterns:
@@ -201,7 +201,7 @@ def _at(network: nn.Module, name: str) -> nn.Module:
 
 
 def _is_adaptable(module: nn.Module) -> bool:
-    """Whether peft's adapter computes what merging it into the weight would.
+    """Whether peft's adapter computes the same before and after it is merged into the weight.
 
     Not so for layers that do something to their weight or padding first (a subclass's `forward`), nor for
     convolutions with groups, dilation or another padding, which peft's own convolution does not have.

@@ -1,4 +1,4 @@
-"""What fine-tuning minimises: one file per objective, all with one signature."""
+"""Objectives, the losses that fine-tuning minimises: one file each, all with one signature."""
 
 from robustify.finetune.objectives.base import Batch as Batch
 from robustify.finetune.objectives.base import Objective as Objective

@@ -82,7 +82,7 @@ class Objective(ABC):
     draws: int
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """What it remembers of the images; empty for most."""
+        """Tensors that it remembers of the images; empty for most."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -31,7 +31,7 @@ class EarlyLearning(Objective):
     Each process keeps the running means of the images that it sees, so several processes are refused.
 
     Arguments:
-        other: What else is minimised.
+        other: The objective that is minimised beside it.
         images: Number of images in the data set.
         weight: :math:`\lambda`; published: 3 for CIFAR-10, 7 for CIFAR-100.
         memory: :math:`\beta`; published: 0.7 for CIFAR-10, 0.9 for CIFAR-100.

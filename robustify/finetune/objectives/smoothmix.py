@@ -37,7 +37,7 @@ class SmoothMix(Objective):
         weight: :math:`\eta`.
         step_size: Length of a step of the attack in l2, in [0, 1] pixels.
         steps: Number of steps of the attack.
-        mix_steps: How many of the steps the clean end is ahead; it is at most w times their length from x.
+        mix_steps: Number of steps by which the clean end is ahead of x; it is at most w times their length from x.
         ramp: Epochs over which w grows to 1.
         detach: Whether :math:`y_\text{mix}` gets no gradient; the published code lets it have one.
 
@@ -61,7 +61,9 @@ class SmoothMix(Objective):
             raise InputError(f"expected mix_steps from 0 to steps = {self.steps}; got {self.mix_steps}")
 
     def __call__(self, model: SmoothedClassifier, batch: Batch) -> Outcome:
-        labels, pixels, noise = labels_of(batch), batch.pixels, batch.noise
+        labels = labels_of(batch)
+        pixels = batch.pixels
+        noise = batch.noise
         grown = ramped(batch.epoch, self.ramp)
         path = smoothmix_path(model, pixels, labels, noise, step_size=self.step_size, steps=self.steps)
         reach = grown * self.step_size * self.mix_steps

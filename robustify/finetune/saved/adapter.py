@@ -18,10 +18,10 @@ from robustify.finetune.adapt.modules import core, run
 from robustify.types import Logits
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
-"""What peft calls the two files of an adapter."""
+"""Names of the two files of an adapter, as peft has them."""
 
 _PREFIX = "base_model.model."
-"""What peft puts before the name of every module of the model that it wraps."""
+"""Prefix that peft adds to the name of every module of the model that it wraps."""
 
 
 def save_adapter(classifier: ImageClassifier, folder: Path, *, base: str) -> None:
@@ -105,7 +105,7 @@ def _read(classifier: ImageClassifier, folder: Path) -> Any:  # noqa: ANN401 - p
     if saved != expected:
         raise InputError(
             f"the adapter in {folder} does not fit {classifier.name}: {sorted(saved ^ expected)[0]!r} is in only one "
-            "of the two.\n  The classifier is spoilt; load it anew."
+            "of the two.\n  The classifier now holds parts of the adapter; load it anew."
         )
     return adapted
 

@@ -37,7 +37,7 @@ def save_tuned(folder: Path, classifier: ImageClassifier, recipe: Recipe) -> Non
 
 
 def tuned_for(folder: Path, denoiser: Denoiser, sigma: float) -> str | None:
-    """How denoiser or sigma differ from those of a training run; None where they do not, or there is no run.
+    """The difference of denoiser or sigma to those of a training run, in words; None without one, or without a run.
 
     Raises:
         RunError: If the run is of another version of robustify.
@@ -49,8 +49,8 @@ def tuned_for(folder: Path, denoiser: Denoiser, sigma: float) -> str | None:
     if (config["sigma"], config["denoiser"]) == (sigma, here):
         return None
     return (
-        f"{str(folder)!r} was tuned at sigma = {config['sigma']:g} behind {config['denoiser']}; here it stands at "
-        f"sigma = {sigma:g} behind {here}. Certificates hold all the same; their radii may be small."
+        f"{str(folder)!r} was tuned at sigma = {config['sigma']:g} behind {config['denoiser']}; this model has "
+        f"sigma = {sigma:g} behind {here}. Certificates still hold; their radii may be small."
     )
 
 

@@ -32,14 +32,14 @@ class _Taken:
 
 @final
 class Checkpoints:
-    """Takes states down at intervals and writes each after it has proved good.
+    """Keeps the state of a run at intervals, and writes each one after it has proved sound.
 
-    Weights may be ruined by a step whose own loss was finite. So a state stays in memory until the next loss and
-    gradient, which it gave, are finite too.
+    A step whose own loss was finite may still ruin the weights. So a state stays in memory until the next step, which
+    starts from it, has a finite loss and gradient.
 
     Arguments:
         folder: Where checkpoints are written.
-        history: What was measured so far, now and at any later time.
+        history: Gives the history so far, whenever it is called.
         writes: Whether this process writes; the others only read.
     """
 
@@ -51,11 +51,11 @@ class Checkpoints:
         self._last: float | None = None
 
     def is_due(self) -> bool:
-        """Whether the interval is over, or nothing was taken down yet."""
+        """Whether the interval is over, or no state was taken yet."""
         return self._last is None or time.monotonic() - self._last > CHECKPOINT_SECONDS
 
     def take(self, state: Mapping[str, Any]) -> None:
-        """Takes a state down, with its `step`, without writing it."""
+        """Keeps a state in memory without writing it; its `step` is the number of steps done."""
         self._last = time.monotonic()
         if self._writes:
             content = BytesIO()
@@ -64,7 +64,7 @@ class Checkpoints:
             self._taken = _Taken(content.getvalue(), progress)
 
     def confirm(self) -> None:
-        """Writes the state taken down last, if it is not written yet, and the history.
+        """Writes the state that was taken last, unless it is written already, and the history.
 
         Raises:
             RunError: If the disk is full or gone; the checkpoint before stays.

@@ -18,7 +18,7 @@ ADAPTER = "adapter"
 WEIGHTS = "weights.safetensors"
 
 _UNFINISHED = f".{CONFIG}."
-"""How the name of the file begins that a killed process may leave in a folder that it had just made."""
+"""Start of the name of a temporary file, which a killed process may leave in a folder that it had just made."""
 
 
 @final
@@ -46,7 +46,7 @@ class TrainingFolder:
             write_whole(folder / CONFIG, json.dumps(wanted, indent=2).encode())
 
     def save(self, state: bytes, progress: Mapping[str, Any]) -> None:
-        """Replaces the checkpoint and what is told of it, each file whole or not at all.
+        """Replaces the checkpoint and its summary, each file whole or not at all.
 
         Arguments:
             state: Everything that training needs to continue.
@@ -71,7 +71,7 @@ def is_done(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What is run in a folder that `tune` made.
+    """Description of the run in a folder that `tune` made.
 
     Raises:
         RunError: If the folder was made by robustify 0.1 or a newer version, or cannot be read.
@@ -86,7 +86,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
-    """What `TrainingFolder.save` told of the last checkpoint; None before the first.
+    """Summary of the last checkpoint, as `TrainingFolder.save` wrote it; None before the first.
 
     Raises:
         RunError: If it cannot be read.

@@ -1,4 +1,4 @@
-"""What was measured of a training run, in plain containers."""
+"""The history of a training run: everything that was measured, in plain containers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class History:
         training: One row per stretch of steps: `step`, `epoch`, `images`, `loss`, `learning_rate`, and the mean of
             each metric of the objective.
         classes: For each epoch and class: `epoch`, `class`, `noisy_accuracy` (None without images), `images`.
-        validation: What `Validation.measure` found before training, epoch 0, and after each epoch.
+        validation: Rows of `Validation.measure` from before training, epoch 0, and after each epoch.
     """
 
     training: list[Row] = field(default_factory=list)

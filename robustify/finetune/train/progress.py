@@ -1,4 +1,4 @@
-"""What `robustify status` says of a training run, from small files alone."""
+"""The progress of a training run, as `robustify status` shows it, read from small files alone."""
 
 import math
 from collections.abc import Mapping

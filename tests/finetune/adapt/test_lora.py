@@ -69,7 +69,7 @@ def test_head_that_peft_would_confuse() -> None:
     """In the file it would be `4`, and so would be every name that ends in 4."""
     blocks = nn.Sequential(*(nn.Sequential(nn.Linear(48, 4), nn.Linear(4, 48)) for _ in range(5)))
     network = nn.Sequential(nn.Flatten(), blocks, nn.ReLU(), nn.ReLU(), nn.Linear(48, CLASSES)).eval()
-    with pytest.raises(ModelError, match=r"could not tell the head '4' from '1\.4'"):
+    with pytest.raises(ModelError, match=r"would confuse the head '4' with '1\.4'"):
         adapt(ImageClassifier(network, Preprocessing(HALF, HALF, (4, 4))))
 
 

@@ -1,0 +1,29 @@
+"""A smoothed classifier in a few lines: where noise is added, by what it is removed, and how it computes."""
+
+from robustify.certificates.family import Family
+from robustify.denoisers import Identity
+from robustify.smoothing.pipeline import Pipeline
+
+
+def described(pipeline: Pipeline, family: Family) -> str:
+    """What is certified, one aspect a line."""
+    classifier, denoiser = pipeline.classifier, pipeline.denoiser
+    sigmas = [view.sigma for view in family.views]
+    lines = {
+        "noise": f"sigma = {', '.join(f'{s:g}' for s in sigmas)}, added to {pipeline.contract}; never clipped",
+        "denoiser": f"{denoiser.name}: {denoiser.describe(sigmas[0])}",
+        "classifier": f"{classifier.name}, {len(classifier.labels)} classes",
+        "inside": str(classifier.preprocessing),
+        "dtype": f"{pipeline.numerics}; on {pipeline.device}",
+        "licences": _licences(pipeline),
+    }
+    if pipeline.contract.channels < classifier.preprocessing.channels:
+        lines["colour"] = "none: images are gray, and repeated to RGB for the classifier"
+    return "SmoothedClassifier\n" + "\n".join(f"  {key:<10} {value}" for key, value in lines.items())
+
+
+def _licences(pipeline: Pipeline) -> str:
+    parts = {"classifier": pipeline.classifier.licence}
+    if not isinstance(pipeline.denoiser, Identity):
+        parts["denoiser"] = pipeline.denoiser.licence
+    return ", ".join(f"{part} {licence or 'unknown'}" for part, licence in parts.items())
