@@ -134,11 +134,13 @@ class TestLabels:
         assert (unnamed.name, unnamed.licence) == ("classifier", None)
 
 
+def smoothed(network: nn.Module) -> SmoothedClassifier:
+    return SmoothedClassifier(ImageClassifier(network, PREPROCESSING), Identity(), sigma=0.25)
+
+
 def certify(network: nn.Module) -> None:
     """Asks for a certificate, before which the network is probed."""
-    SmoothedClassifier(ImageClassifier(network, PREPROCESSING), Identity(), sigma=0.25).certify(
-        torch.zeros(3, *SIZE), n=20, n0=5, batch=16
-    )
+    smoothed(network).certify(torch.zeros(3, *SIZE), n=20, n0=5, batch=16)
 
 
 class TestNotAFixedFunction:
@@ -183,6 +185,10 @@ class TestNotAFixedFunction:
     def test_batch_mates_that_matter(self, after: Callable[[Tensor], Tensor]) -> None:
         with pytest.raises(ModelError, match="with other images beside them"):
             certify(linear(after))
+
+    def test_batch_mates_that_matter_to_a_prediction(self) -> None:
+        with pytest.raises(ModelError, match="with other images beside them"):
+            smoothed(linear(lambda logits: logits - logits.mean(dim=0))).predict(torch.zeros(3, *SIZE), n=20, batch=16)
 
     def test_place_in_the_batch_that_matters(self) -> None:
         def ranked(logits: Tensor) -> Tensor:
