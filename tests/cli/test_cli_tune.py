@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: Command) -> None:
     model = ("--denoiser", "zoo:ddpm", "--sigma", 0.5)
-    short = ("--epochs", 1, "--batch", 8, "--cache", 4, "--held-out", data, "--out", "tuned")
+    short = ("--epochs", 1, "--batch", 8, "--cache", 4, "--validation", data, "--out", "tuned")
     found = robustify("tune", "zoo:timm", data, *model, *short)
     assert found.status == 0, found.stderr
     work = "steps: 2; noisy images: 16 × 1 epochs × 4 draws = 64; denoised first: 64\n"
