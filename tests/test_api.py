@@ -115,7 +115,7 @@ def test_tuning_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "tuned with Gaussian at sigma = 0.25" in model.classifier.name
     again = robustify(base, preprocessing=PLAIN, tuned=tmp_path / "run")
     assert torch.equal(model.classifier(images / 255), again.classifier(images / 255))
-    with pytest.warns(UserWarning, match=r"was tuned at sigma = 0.25 behind none: .*; here it stands at sigma = 0.5"):
+    with pytest.warns(UserWarning, match=r"was tuned at sigma = 0.25 behind none: .*; this model has sigma = 0.5"):
         robustify(base, preprocessing=PLAIN, tuned=tmp_path / "run", sigma=0.5)
     assert not torch.equal(model.classifier(images / 255), base((images / 255 - 0.5) / 0.5))
 

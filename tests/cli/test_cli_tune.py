@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: Command) -> None:
     model = ("--denoiser", "zoo:ddpm", "--sigma", 0.5)
-    short = ("--epochs", 1, "--batch", 8, "--cache", 4, "--held-out", data, "--out", "tuned")
+    short = ("--epochs", 1, "--batch", 8, "--cache", 4, "--validation", data, "--out", "tuned")
     found = robustify("tune", "zoo:timm", data, *model, *short)
     assert found.status == 0, found.stderr
     work = "steps: 2; noisy images: 16 × 1 epochs × 4 draws = 64; denoised first: 64\n"
@@ -73,7 +73,7 @@ def test_soft_labels_come_from_a_run_over_the_same_images(data: Path, tmp_path: 
 def test_what_cannot_be_tuned_is_said_at_once(data: Path, tmp_path: Path, robustify: Command) -> None:
     for arguments, said in [
         (("zoo:timm", "nowhere"), "there is no file or folder 'nowhere'"),
-        (("zoo:timm", data, "--held-out", "nowhere"), "there is no file or folder 'nowhere'"),
+        (("zoo:timm", data, "--validation", "nowhere"), "there is no file or folder 'nowhere'"),
         (("zoo:timm", data, "--objective", "ft-cadi"), "Did you mean 'ft-cadis'"),
         (("zoo:timm", data, "--adapt", "some"), "expected adapt 'lora', 'full', 'head' or a Lora"),
         (("zoo:timm", data, "--epochs", 0), "expected epochs and batch of at least 1"),

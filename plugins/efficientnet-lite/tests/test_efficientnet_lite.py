@@ -54,7 +54,7 @@ def test_the_model_says_what_it_is(model: SmoothedClassifier) -> None:
 
 
 def test_photographs_are_classified_rightly(model: SmoothedClassifier, photographs: dict[Path, int]) -> None:
-    pixels = torch.stack([model.prepare(file) for file in photographs]).float() / 255
+    pixels = torch.stack([model.prepare(file) for file in photographs]) / 255
     with torch.no_grad():
         labels = model.classifier(pixels).argmax(dim=1)
     right = int((labels == torch.tensor(list(photographs.values()))).sum())

@@ -78,7 +78,7 @@ for wrong in (
     lambda: Examples(model, images, ["a", "b", "c", "a"]),
     lambda: Examples(model, DataLoader([1])),
     lambda: tune(model, examples, Recipe(FTCADIS()), out="run", validation=(images, labels[:3])),
-    lambda: robustify(model.classifier, held_out=(images, labels)),
+    lambda: robustify(model.classifier, validation=(images, labels)),
     lambda: robustify(model.classifier, sigma="a"),
     lambda: Recipe("ft-cadis"),
     lambda: Recipe(FTCADIS(draws=2.5)),
