@@ -111,7 +111,8 @@ class GridNoise(NoiseLaw):
         if image.dtype == torch.uint8:
             return image
         nearest = (255 * image).round()
-        if bool(((255 * image - nearest).abs() > 1e-3).any()):  # float32 cannot miss a multiple of 1/255 by more
+        on_grid = (255 * image - nearest).abs() <= 1e-3  # float32 cannot miss a multiple of 1/255 by more
+        if not bool((on_grid & (nearest >= 0) & (nearest <= 255)).all()):  # also refuses NaN
             raise InputError(
                 "expected an 8-bit image (multiples of 1/255), for which noise in whole steps is sound; got others.\n"
                 "  Quantise it, (255 * image).round() / 255, or accept certificates in real arithmetic: "
@@ -130,7 +131,8 @@ class GridNoise(NoiseLaw):
         if image.device.type == "cpu":  # by numpy, which starts no threads beside those of the network
             noisy = np.add(noise, image.numpy(), dtype=np.float32)
             return torch.from_numpy(np.divide(noisy, np.float32(255), out=noisy))
-        return (torch.from_numpy(noise).to(image.device) + image).float() / 255
+        whole = torch.tensor(255.0, device=image.device)  # a GPU would multiply by the reciprocal of a number
+        return (torch.from_numpy(noise).to(image.device) + image).float() / whole
 
 
 @final

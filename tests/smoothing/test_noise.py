@@ -164,6 +164,13 @@ def test_both_ways_of_adding_are_the_same_to_the_bit() -> None:
     assert torch.equal(GridNoise(0.5).add(IMAGE, steps), elsewhere)
 
 
+@pytest.mark.parametrize("value", [float("nan"), -1 / 255, 256 / 255])
+def test_values_beyond_8_bits_are_refused(value: float) -> None:
+    """As bytes they would wrap around in silence."""
+    with pytest.raises(InputError, match="expected an 8-bit image"):
+        GridNoise(0.5).check(torch.full(SHAPE, value))
+
+
 @pytest.mark.parametrize("image", [torch.full(SHAPE, 0.5), torch.rand(SHAPE)])
 def test_only_8_bit_images_get_grid_noise(image: torch.Tensor) -> None:
     with pytest.raises(InputError, match="expected an 8-bit image"):

@@ -2,9 +2,9 @@ r"""Is the base classifier one fixed function of each image? Asked before a run,
 
 A certificate holds for one function. Batch statistics, dropout, quantisation by a batch's largest value or a random
 vector shared by a batch make another function of every batch, and its draws no longer independent. So the whole base
-classifier, denoiser and all, sees eight noisy images three times at the batch size of the run: in other places, in
-another order and among other mates (gray; bright extremes; copies of one image). Its logits may differ by rounding
-alone.
+classifier, denoiser and all, sees eight noisy images twice at the batch size of the run: at the end of a batch among
+bright extremes, then spread in another order over a batch whose every other place holds a copy of the first of them.
+The logits of an image may differ by rounding alone, also among all places that hold the same image.
 
 **The margin.** Rounding may still decide a vote where two classes are nearly level. So a vote counts only if its logit
 is ahead by more than a margin, at least twice the largest difference seen: then every function that differs from this
@@ -33,7 +33,7 @@ from robustify.errors import ModelError
 from robustify.types import Levels, Logits, Pixels
 
 Answer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""A batch, and the places of the images whose logits are wanted, to those logits."""
+"""A batch, and the places of the images whose levels are known, to the logits of the batch."""
 
 PROBES = 8
 """Images whose logits are compared."""
@@ -80,7 +80,7 @@ def probe(
 ) -> Margin:
     """The margin under which `base` is one fixed function of each image.
 
-    Costs three forward passes; more where a batch has no room for sixteen images, 24 at most.
+    Costs two forward passes; more where a batch has no room for sixteen images, 16 at most.
 
     Arguments:
         base: Noisy pixels and their noise level to logits of shape (B, classes).
@@ -98,7 +98,8 @@ def probe(
     images = torch.stack([_noisy(i, shape, float(level)) for i, level in enumerate(levels)]).to(device)
     room = min(PROBES, (batch + 1) // 2)
     groups = [(images[i : i + room], _at(base, sigmas, levels[i : i + room], batch)) for i in range(0, PROBES, room)]
-    expected = torch.cat([_first(answer, group, batch) for group, answer in groups])
+    copies = [_among_copies(answer, group, batch) for group, answer in groups]
+    expected = torch.cat([logits for logits, _ in copies])
     finite = expected.isfinite()
     if not bool(finite.any()):
         raise ModelError(
@@ -107,13 +108,11 @@ def probe(
             "  Look for weights that are not finite, or numbers too large for float16; bfloat16 or float32 has room."
         )
     scale = _power_of_two(float(expected[finite].abs().max())) or 1.0  # all logits may be 0
-    among_others = [
-        torch.cat(found) for found in zip(*(_again(answer, group, batch) for group, answer in groups), strict=True)
-    ]
-    seen = max(_difference(expected, found) for found in among_others) / scale
+    again = torch.cat([_among_extremes(answer, group, batch) for group, answer in groups])
+    seen = max(_difference(expected, again), *(spread for _, spread in copies)) / scale
     share = max(LEAST, _power_of_two(2 * seen))
     if share > max(LEAST, _ROUNDINGS * rounding):
-        repeated = torch.cat([_first(answer, group, batch) for group, answer in groups])
+        repeated = torch.cat([_among_copies(answer, group, batch)[0] for group, answer in groups])
         raise ModelError(_refusal(seen, _difference(expected, repeated) / scale, batch, rounding))
     return Margin(share, scale)
 
@@ -151,34 +150,37 @@ def _noisy(index: int, shape: tuple[int, int, int], sigma: float) -> Tensor:
 
 
 def _at(base: Callable[[Pixels, Levels], Logits], sigmas: Sequence[float], levels: Tensor, batch: int) -> Answer:
-    """The base function for images of these levels, among others of the first level."""
+    """The base function for images of these levels; whatever else is in the batch has the first of them."""
 
     def answer(pixels: Pixels, places: Tensor) -> Tensor:
         if len(sigmas) == 1:
-            return base(pixels, sigmas[0])[places]
-        among = torch.full((batch,), sigmas[0], dtype=torch.float64)
+            return base(pixels, sigmas[0])
+        among = torch.full((batch,), float(levels[0]), dtype=torch.float64)
         among[places.cpu()] = levels
-        return base(pixels, among)[places]
+        return base(pixels, among)
 
     return answer
 
 
-def _first(answer: Answer, images: Pixels, batch: int) -> Tensor:
-    """Logits of the images at the beginning of a batch, gray images after them."""
-    gray = torch.full_like(images[:1], 0.5).expand(batch - len(images), *images.shape[1:])
-    return answer(torch.cat([images, gray]), torch.arange(len(images), device=images.device))
-
-
-def _again(answer: Answer, images: Pixels, batch: int) -> Iterator[Tensor]:
-    """Logits of the same images elsewhere, among other mates."""
+def _among_extremes(answer: Answer, images: Pixels, batch: int) -> Tensor:
+    """Logits of the images at the end of a batch, in reverse order, after mates far beyond black and white."""
     mates = torch.rand(batch, *images.shape[1:], generator=torch.Generator().manual_seed(PROBES)).to(images.device)
-    last = torch.arange(batch - 1, batch - 1 - len(images), -1, device=images.device)
-    yield _placed(answer, images, last, 4 - 8 * mates)
-    spread = torch.linspace(0, batch - 1, len(images), device=images.device).round().long().roll(1)
-    yield _placed(answer, images, spread, images[:1].expand_as(mates))
+    places = torch.arange(batch - 1, batch - 1 - len(images), -1, device=images.device)
+    return _placed(answer, images, places, 4 - 8 * mates)[places]
+
+
+def _among_copies(answer: Answer, images: Pixels, batch: int) -> tuple[Tensor, float]:
+    """Logits of the images, spread over copies of the first; and the largest difference among those copies."""
+    places = torch.linspace(0, batch - 1, len(images), device=images.device).round().long().roll(1)
+    logits = _placed(answer, images, places, images[:1].expand(batch, *images.shape[1:]))
+    same = torch.ones(batch, dtype=torch.bool, device=images.device)
+    same[places[1:]] = False
+    copies = logits[same]
+    return logits[places], _difference(copies, copies[:1].expand_as(copies))
 
 
 def _placed(answer: Answer, images: Tensor, places: Tensor, mates: Tensor) -> Tensor:
+    """Logits of a whole batch of mates with the images at these places."""
     pixels = mates.clone()
     pixels[places] = images
     return answer(pixels, places)
@@ -189,7 +191,7 @@ def _difference(one: Logits, other: Logits) -> float:
     finite = one.isfinite()
     if not torch.equal(finite, other.isfinite()):
         return math.inf
-    return float((one - other)[finite].abs().max())
+    return float((one - other)[finite].abs().max()) if bool(finite.any()) else 0.0
 
 
 def _power_of_two(value: float) -> float:
