@@ -14,11 +14,11 @@ install:
 
 # The quick tests, on all cores.
 test *options:
-    {{python}} -m pytest -n auto -m "not slow" {{options}}
+    {{python}} -m pytest -n logical -m "not slow" {{options}}
 
 # The slow tests.
 slow *options:
-    {{python}} -m pytest -n auto -m slow {{options}}
+    {{python}} -m pytest -n logical -m slow {{options}}
 
 # Style and format.
 lint:

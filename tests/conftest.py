@@ -1,10 +1,8 @@
 """What several test files share: pictures with texture, networks whose every weight matters, a tiny CLIP."""
 
 import json
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -12,18 +10,16 @@ import torch
 from hypothesis import settings
 from PIL import Image as PILImage
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from robustify import SmoothedClassifier
 from robustify.data import Sample
 from tests import toys
+from tests.toys import Awaken, MakePicture, Tokenize
 
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
 
-MakePicture: TypeAlias = Callable[..., PILImage.Image]
-Awaken: TypeAlias = Callable[[nn.Module], nn.Module]
-Tokenize: TypeAlias = Callable[..., Tensor]
 
 CLIP_CONFIG = {
     "embed_dim": 16,

@@ -5,6 +5,7 @@ from typing import TypeAlias, final
 
 import numpy as np
 import torch
+from PIL import Image as PILImage
 from torch import Tensor, nn
 
 from robustify import Preprocessing, SmoothedClassifier, robustify
@@ -12,6 +13,9 @@ from robustify.data import Sample
 from robustify.denoisers import Denoiser
 from robustify.types import Levels, Pixels
 
+MakePicture: TypeAlias = Callable[..., PILImage.Image]
+Awaken: TypeAlias = Callable[[nn.Module], nn.Module]
+Tokenize: TypeAlias = Callable[..., Tensor]
 MakeModel: TypeAlias = Callable[..., SmoothedClassifier]
 Stripes: TypeAlias = tuple[Tensor, Tensor]
 

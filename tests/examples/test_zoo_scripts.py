@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "zoo"
 
 
+@pytest.mark.slow
 def test_every_trainer_can_be_imported() -> None:
     names = sorted(file.stem for file in SCRIPTS.glob("train_*.py"))
     assert names == ["train_denoiser", "train_open_clip", "train_timm", "train_transformers"]

@@ -271,6 +271,7 @@ def test_a_full_disk_loses_no_finished_row(out: Path) -> None:
     assert len(list((out / "rows").glob("*.parquet"))) == 5
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_continues_to_the_same_rows(out: Path, tmp_path: Path) -> None:
     assert finish(script(tmp_path / "whole", "run", 2_000)) == 0
     process = script(out, "run", 2_000)

@@ -54,6 +54,7 @@ def test_the_recorded_denoised_accuracy_is_good_enough(sigma: float) -> None:
     assert RECORD["ddpm"]["denoised_accuracy"][str(sigma)] >= DENOISED[sigma]
 
 
+@pytest.mark.slow
 def test_a_denoiser_earns_its_place(held_out: tuple[Tensor, Tensor]) -> None:
     images, labels = held_out[0][:20], held_out[1][:20]
     model = smoothed("timm", 0.5)

@@ -6,8 +6,8 @@ from torch import nn
 from robustify.classifiers import ImageClassifier, Preprocessing
 from robustify.classifiers.open_clip import OpenCLIP
 from robustify.registry import CLASSIFIERS
-from tests.conftest import Awaken, Tokenize
 from tests.finetune.adapt.toys import BACKBONES, CLIP, HALF, Make
+from tests.toys import Awaken, Tokenize
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from robustify.classifiers.open_clip import OpenCLIP
 from robustify.errors import InputError, ModelError
 from robustify.finetune.adapt.lora import adapt
 from robustify.finetune.adapt.modules import Targets, blocks, find_head, targets
-from tests.conftest import Tokenize
 from tests.finetune.adapt.toys import ALL, BACKBONES, CLASSES, CLIP, HALF, ZOO, Make, timm_network
+from tests.toys import Tokenize
 
 
 def _standardised() -> nn.Module:

@@ -16,8 +16,8 @@ from robustify.errors import InputError, ModelError, RunError
 from robustify.finetune.adapt.lora import adapt
 from robustify.finetune.adapt.modules import core
 from robustify.finetune.saved.adapter import FILES, load_adapter, save_adapter
-from tests.conftest import Tokenize
 from tests.finetune.adapt.toys import CLIP, HALF, ZOO, Make, learn, logits, pixels, timm_network
+from tests.toys import Tokenize
 
 
 @pytest.mark.parametrize("name", ["timm ViT", "timm ResNet", "transformers ViT", "transformers Swin", CLIP, *ZOO])
