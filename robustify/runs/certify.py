@@ -16,10 +16,10 @@ from tqdm import tqdm
 from robustify.certificates import Certificate, Provenance
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
-from robustify.runs.attempts import Attempts, spending
 from robustify.runs.config import FORMAT, open_config, read_config
 from robustify.runs.folder import Run
 from robustify.runs.ledger import Attempt
+from robustify.runs.preparation import Attempts, spending
 from robustify.runs.rows import Row, RowStore
 from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.smoothing.fingerprint import pixels_fingerprint

@@ -14,7 +14,7 @@ from robustify.certificates.family import Plan
 from robustify.data import Sample
 from robustify.errors import InputError
 from robustify.format import at_most, duration, memory
-from robustify.runs.attempts import Attempts, spending
+from robustify.runs.preparation import Attempts, spending
 from robustify.runs.rows import Row, row_bytes
 from robustify.smoothing import Settings, SmoothedClassifier
 

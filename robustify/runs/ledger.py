@@ -75,7 +75,7 @@ class Ledger:
         """The largest number of attempts so far at any of the images.
 
         Arguments:
-            model: Name of the smoothed classifier, as `robustify.runs.attempts` makes it.
+            model: Name of the smoothed classifier, as `robustify.runs.preparation` makes it.
             images: SHA-256 of the pixels of each.
             total: Allowed chance that, of all attempts at one image, any is false.
 

@@ -36,8 +36,9 @@ class Channels:
         if unknown := next((view.base for view in views if view.base != PIPELINE), None):
             raise InputError(f"expected views of the base function {PIPELINE!r}; got {unknown!r}")
         sigmas = tuple(dict.fromkeys(view.sigma for view in views))
+        laws = [noise_law(soundness, view.sigma) for view in views]
         base = Base(self._pipeline, self._margin(sigmas, batch), mixes=len(sigmas) > 1)
-        return [Channel(noise_law(soundness, view.sigma), base) for view in views]
+        return [Channel(law, base) for law in laws]
 
     def _margin(self, sigmas: tuple[float, ...], batch: int) -> Margin:
         """The lead that a vote needs to count; probed again where the model or the batch changed."""

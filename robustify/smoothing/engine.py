@@ -17,8 +17,8 @@ from torch import Tensor
 
 from robustify.certificates.queries import Ask, Query
 from robustify.smoothing.checks.fixed_function import Margin
-from robustify.smoothing.checks.independence import Wager
 from robustify.smoothing.checks.run import Checks
+from robustify.smoothing.checks.votes import Wager
 from robustify.smoothing.noise import NoiseAddress, NoiseLaw, NoiseStream
 from robustify.smoothing.settings import Progress
 from robustify.types import Bytes, Image, Levels, Logits, Pixels

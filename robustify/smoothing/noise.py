@@ -167,9 +167,12 @@ def noise_law(soundness: str, sigma: float) -> NoiseLaw:
     """The law for "grid" or "float".
 
     Raises:
-        InputError: If soundness is neither.
+        InputError: If soundness is neither, or sigma is out of the range of noise on the grid.
     """
-    return GridNoise(sigma) if Soundness(soundness) is Soundness.GRID else FloatNoise(sigma)
+    if Soundness(soundness) is Soundness.FLOAT:
+        return FloatNoise(sigma)
+    lattice_sampler(sigma)  # raises before anything is drawn, and keeps the table
+    return GridNoise(sigma)
 
 
 def per_block(shape: tuple[int, ...]) -> int:

@@ -198,5 +198,11 @@ def test_there_are_two_laws() -> None:
         noise_law("double", 0.5)
 
 
+def test_noise_beyond_the_table_is_refused_before_it_is_drawn() -> None:
+    with pytest.raises(InputError, match="expected 0 < sigma < 14"):
+        noise_law("grid", 14.0)
+    assert noise_law("float", 14.0) == FloatNoise(14.0)
+
+
 def test_fresh_seeds_differ() -> None:
     assert len({Sampling().entropy() for _ in range(100)}) == 100

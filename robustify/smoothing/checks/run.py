@@ -5,8 +5,8 @@ from typing import TypeVar, final
 
 from torch import Tensor
 
-from robustify.smoothing.checks.independence import VoteCheck, Wager
 from robustify.smoothing.checks.noise_law import NoiseCheck
+from robustify.smoothing.checks.votes import VoteCheck, Wager
 from robustify.types import Pixels
 
 T = TypeVar("T")

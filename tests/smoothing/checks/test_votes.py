@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robustify.errors import ModelError
-from robustify.smoothing.checks.independence import FALSE_ALARM, VoteCheck, Wager
+from robustify.smoothing.checks.votes import FALSE_ALARM, VoteCheck, Wager
 
 P = (0.6, 0.3, 0.1)
 
