@@ -41,7 +41,7 @@ def test_all_attempts_together_stay_within_alpha(ledger: Ledger) -> None:
     assert sum(Attempt(i, 0.01).alpha for i in range(1, 5_000)) <= 0.01
 
 
-def test_preparation_count_by_image_and_model_and_never_repeat(ledger: Ledger) -> None:
+def test_attempts_count_by_image_and_model_and_never_repeat(ledger: Ledger) -> None:
     numbers = [ledger.charge("m", images, 0.01).number for images in (["a"], ["a", "b"], ["b"], ["c"], ["a", "c"])]
     assert numbers == [1, 2, 3, 1, 3]
     assert ledger.charge("other", ["a"], 0.01).number == 1
@@ -121,9 +121,7 @@ def test_what_can_never_certify_is_not_charged(
     assert not (tmp_path / "ledger").exists()
 
 
-def test_preparation_of_a_family_share_its_alpha(
-    model: SmoothedClassifier, samples: list[Sample], tmp_path: Path
-) -> None:
+def test_attempts_of_a_family_share_its_alpha(model: SmoothedClassifier, samples: list[Sample], tmp_path: Path) -> None:
     settings = Settings(n=100, alpha=0.01, family_wise=True)
     run = certify_dataset(model, samples[:4], tmp_path / "a", settings, ledger=tmp_path / "ledger")
     assert (run.config["family_alpha"], run.config["attempts_alpha"]) == (0.01, 0.0025)
