@@ -2,7 +2,8 @@
 
 Draws blocks of grid noise and adds them to an image, as certifying does; in turn with what robustify 0.1 did: 53-bit
 uniforms of the same generator, the inverse normal distribution function, rounding, and the image scaled back and
-forth, in its blocks of 32 draws. One thread. Prints the best of many repeats, in millions of values a second, and writes `noise.json`.
+forth, in its blocks of 32 draws. One thread. Prints the best of many repeats, in millions of values a second, and
+writes `noise.json`.
 """
 
 import json

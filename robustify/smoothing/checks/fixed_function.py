@@ -3,8 +3,8 @@ r"""Is the base classifier one fixed function of each image? Asked before a run,
 A certificate holds for one function. Batch statistics, dropout, quantisation by a batch's largest value or a random
 vector shared by a batch make another function of every batch, and its draws no longer independent. So the whole base
 classifier, denoiser and all, sees eight noisy images twice at the batch size of the run: at the end of a batch among
-bright extremes, then spread in another order over a batch whose every other place holds a copy of the first of them.
-The logits of an image may differ by rounding alone, also among all places that hold the same image.
+bright extremes of all noise levels, then spread in another order over a batch whose every other place holds a copy of
+the first of them. The logits of an image may differ by rounding alone, also among all places that hold the same image.
 
 **The margin.** Rounding may still decide a vote where two classes are nearly level. So a vote counts only if its logit
 is ahead by more than a margin, at least twice the largest difference seen: then every function that differs from this
@@ -33,7 +33,7 @@ from robustify.errors import ModelError
 from robustify.types import Levels, Logits, Pixels
 
 Answer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""A batch, and the places of the images whose levels are known, to the logits of the batch."""
+"""A batch and the noise level of each image, to the logits of the batch."""
 
 PROBES = 8
 """Images whose logits are compared."""
@@ -94,11 +94,14 @@ def probe(
         ModelError: If logits are never finite, or the same image's differ by more than rounding explains.
     """
 
+    def answer(pixels: Pixels, levels: Tensor) -> Tensor:
+        return base(pixels, levels if len(sigmas) > 1 else sigmas[0])
+
     levels = torch.tensor([sigmas[i % len(sigmas)] for i in range(PROBES)], dtype=torch.float64)
-    images = torch.stack([_noisy(i, shape, float(level)) for i, level in enumerate(levels)]).to(device)
+    images = torch.stack([_noisy(i, shape, float(levels[i])) for i in range(PROBES)]).to(device)
     room = min(PROBES, (batch + 1) // 2)
-    groups = [(images[i : i + room], _at(base, sigmas, levels[i : i + room], batch)) for i in range(0, PROBES, room)]
-    copies = [_among_copies(answer, group, batch) for group, answer in groups]
+    groups = [_Group(images[i : i + room], levels[i : i + room], batch) for i in range(0, PROBES, room)]
+    copies = [_among_copies(answer, group) for group in groups]
     expected = torch.cat([logits for logits, _ in copies])
     finite = expected.isfinite()
     if not bool(finite.any()):
@@ -108,11 +111,11 @@ def probe(
             "  Look for weights that are not finite, or numbers too large for float16; bfloat16 or float32 has room."
         )
     scale = _power_of_two(float(expected[finite].abs().max())) or 1.0  # all logits may be 0
-    again = torch.cat([_among_extremes(answer, group, batch) for group, answer in groups])
+    again = torch.cat([_among_extremes(answer, group, sigmas) for group in groups])
     seen = max(_difference(expected, again), *(spread for _, spread in copies)) / scale
     share = max(LEAST, _power_of_two(2 * seen))
     if share > max(LEAST, _ROUNDINGS * rounding):
-        repeated = torch.cat([_among_copies(answer, group, batch)[0] for group, answer in groups])
+        repeated = torch.cat([_among_copies(answer, group)[0] for group in groups])
         raise ModelError(_refusal(seen, _difference(expected, repeated) / scale, batch, rounding))
     return Margin(share, scale)
 
@@ -149,41 +152,47 @@ def _noisy(index: int, shape: tuple[int, int, int], sigma: float) -> Tensor:
     return smooth + sigma * torch.randn(shape, generator=generator)
 
 
-def _at(base: Callable[[Pixels, Levels], Logits], sigmas: Sequence[float], levels: Tensor, batch: int) -> Answer:
-    """The base function for images of these levels; whatever else is in the batch has the first of them."""
+@final
+@dataclass(frozen=True)
+class _Group:
+    """Images that go through one batch together, with their noise levels."""
 
-    def answer(pixels: Pixels, places: Tensor) -> Tensor:
-        if len(sigmas) == 1:
-            return base(pixels, sigmas[0])
-        among = torch.full((batch,), float(levels[0]), dtype=torch.float64)
-        among[places.cpu()] = levels
-        return base(pixels, among)
+    images: Tensor
+    levels: Tensor
+    batch: int
 
-    return answer
-
-
-def _among_extremes(answer: Answer, images: Pixels, batch: int) -> Tensor:
-    """Logits of the images at the end of a batch, in reverse order, after mates far beyond black and white."""
-    mates = torch.rand(batch, *images.shape[1:], generator=torch.Generator().manual_seed(PROBES)).to(images.device)
-    places = torch.arange(batch - 1, batch - 1 - len(images), -1, device=images.device)
-    return _placed(answer, images, places, 4 - 8 * mates)[places]
+    def placed(self, answer: Answer, places: Tensor, mates: Tensor, mates_levels: Tensor) -> Tensor:
+        """Logits of a whole batch of mates with the images at these places."""
+        pixels = mates.clone()
+        pixels[places] = self.images
+        levels = mates_levels.clone()
+        levels[places.cpu()] = self.levels
+        return answer(pixels, levels)
 
 
-def _among_copies(answer: Answer, images: Pixels, batch: int) -> tuple[Tensor, float]:
+def _among_extremes(answer: Answer, group: _Group, sigmas: Sequence[float]) -> Tensor:
+    """Logits of the images at the end of a batch, in reverse order, after mates far beyond black and white.
+
+    The mates are of all noise levels in turn.
+    """
+    batch, device = group.batch, group.images.device
+    generator = torch.Generator().manual_seed(PROBES)
+    mates = 4 - 8 * torch.rand(batch, *group.images.shape[1:], generator=generator).to(device)
+    levels = torch.tensor([sigmas[i % len(sigmas)] for i in range(batch)], dtype=torch.float64)
+    places = torch.arange(batch - 1, batch - 1 - len(group.images), -1, device=device)
+    return group.placed(answer, places, mates, levels)[places]
+
+
+def _among_copies(answer: Answer, group: _Group) -> tuple[Tensor, float]:
     """Logits of the images, spread over copies of the first; and the largest difference among those copies."""
+    images, batch = group.images, group.batch
     places = torch.linspace(0, batch - 1, len(images), device=images.device).round().long().roll(1)
-    logits = _placed(answer, images, places, images[:1].expand(batch, *images.shape[1:]))
+    mates, levels = images[:1].expand(batch, *images.shape[1:]), group.levels[:1].expand(batch)
+    logits = group.placed(answer, places, mates, levels)
     same = torch.ones(batch, dtype=torch.bool, device=images.device)
     same[places[1:]] = False
     copies = logits[same]
     return logits[places], _difference(copies, copies[:1].expand_as(copies))
-
-
-def _placed(answer: Answer, images: Tensor, places: Tensor, mates: Tensor) -> Tensor:
-    """Logits of a whole batch of mates with the images at these places."""
-    pixels = mates.clone()
-    pixels[places] = images
-    return answer(pixels, places)
 
 
 def _difference(one: Logits, other: Logits) -> float:
