@@ -12,7 +12,7 @@ import robustify
 
 PACKAGE = Path(robustify.__file__).parent
 LAYERS = [
-    {"errors", "options", "model_options", "types", "contract", "format", "folders", "licences", "registry"},
+    {"errors", "lazy", "options", "model_options", "types", "contract", "format", "folders", "licences", "registry"},
     {"certificates"},
     {"classifiers"},
     {"denoisers"},

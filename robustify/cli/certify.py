@@ -51,8 +51,9 @@ def certify(
     chapter = Chapter(name=smoothed.classifier.name, run=run, pictures=pictures)
     write_report(out / "report.html", [chapter], title=f"{smoothed.classifier.name} at sigma = {options.sigma:g}")
     labelled = [row for row in run.rows if row.truth is not None]
-    for r in shown_radii(run.plan) if labelled else ():
-        print(f"certified accuracy at radius {r:g}: {floor(100 * certified_accuracy(labelled, r), 1)} %")
+    if labelled:
+        for r in shown_radii(run.plan):
+            print(f"certified accuracy at radius {r:g}: {floor(100 * certified_accuracy(labelled, r), 1)} %")
     print(f"abstained: {sum(row.label is None for row in run.rows):,} of {len(run.rows):,}")
     print(f"rows: {out / 'rows.parquet'}\nreport: {out / 'report.html'}")
     if run.unreadable:

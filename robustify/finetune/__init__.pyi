@@ -1,0 +1,9 @@
+from robustify.finetune.adapt.lora import Lora as Lora
+from robustify.finetune.changes import changed as changed
+from robustify.finetune.defaults import find_recipe as find_recipe
+from robustify.finetune.presets import PRESETS as PRESETS
+from robustify.finetune.recipe import Recipe as Recipe
+from robustify.finetune.saved.tuned import load_tuned as load_tuned
+from robustify.finetune.saved.tuned import tuned_for as tuned_for
+from robustify.finetune.tuning import Tuned as Tuned
+from robustify.finetune.tuning import tune as tune
