@@ -97,6 +97,7 @@ def in_words_of_the_command_line(text: str) -> str:
         text = re.sub(rf"(?<![\w-]){name}='([^']*)'", rf"{option} \1", text)
         text = re.sub(rf"(?<![\w-]){name}=(?=\w)", f"{option} ", text)
         text = re.sub(rf"(?<![\w-]){name}=", option, text)
+        text = text.replace(f"expected {name} to be", f"expected {option} to be")
         if not name.isalpha():  # words such as "radius" mean the thing, not the option
             text = re.sub(rf"(?<![\w-]){name}\b", option, text)
     return text
