@@ -75,7 +75,7 @@ def test_what_cannot_be_tuned_is_said_at_once(data: Path, tmp_path: Path, robust
         (("zoo:timm", "nowhere"), "there is no file or folder 'nowhere'"),
         (("zoo:timm", data, "--validation", "nowhere"), "there is no file or folder 'nowhere'"),
         (("zoo:timm", data, "--objective", "ft-cadi"), "Did you mean 'ft-cadis'"),
-        (("zoo:timm", data, "--adapt", "some"), "expected adapt to be one of lora, full, head"),
+        (("zoo:timm", data, "--adapt", "some"), "expected --adapt to be one of lora, full, head"),
         (("zoo:timm", data, "--epochs", 0), "expected --epochs to be a whole number of at least 1"),
         (("zoo:timm", data, "--workers", -1), "Invalid value for '--workers'"),
     ]:
