@@ -2,8 +2,8 @@
 
 Certifies in the classical way, and runs plain forward passes of ready noisy images in batches of the same size, as many
 as the draws took, in the same process, in turn, three times; prints median ratios (about six minutes on two cores).
-Every certificate begins with the check of the model, two forward passes, whose time counts: the model is told to forget
-that it was checked before.
+Every certificate begins with the check of the model, three forward passes, whose time counts: the model is told to
+forget that it was checked before.
 
 - 32×32: zoo images, the zoo's denoiser and classifier.
 - 224×224: EfficientNet-Lite0 (`pip install ./plugins/efficientnet-lite`), batches of 32, n = 1,000 and n0 = 100, one
@@ -34,7 +34,7 @@ from robustify.zoo import HELD_OUT
 
 PHOTO = (3, 224, 224)
 REPEATS = 3
-CHECKS = 2
+CHECKS = 3
 """Forward passes that check the model before a run, at these batch sizes."""
 
 

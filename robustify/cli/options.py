@@ -33,6 +33,9 @@ Ledger: TypeAlias = Annotated[
 Out: TypeAlias = Annotated[Path, typer.Option(help="Folder of the run; the same command continues it.")]
 Run: TypeAlias = Annotated[Path, typer.Argument(help="Folder of the run.")]
 
+_WORD = r"(?<![\w./\\'-])"
+"""What must not stand before an option's name in an error text: part of a path, of a key, or of something quoted."""
+
 _AS_TYPED: dict[str, Any] = {
     "denoiser": str | None,
     "tuned": Path | None,
@@ -91,15 +94,15 @@ def in_words_of_the_command_line(text: str) -> str:
     names |= {"validation", "targets", "epochs", "cache", "micro_batch", "learning_rate", "adapt", "family_wise", "out"}
     for name in names:
         option = f"--{name.replace('_', '-')}"
-        text = re.sub(rf"(?<![\w-]){name}=True\b", option, text)
-        for listed in re.findall(rf"(?<![\w-]){name}=\[([^\]]*)\]", text):
+        text = re.sub(rf"{_WORD}{name}=True\b", option, text)
+        for listed in re.findall(rf"{_WORD}{name}=\[([^\]]*)\]", text):
             text = text.replace(f"{name}=[{listed}]", f"{option} {_listed(listed)}")
-        text = re.sub(rf"(?<![\w-]){name}='([^']*)'", rf"{option} \1", text)
-        text = re.sub(rf"(?<![\w-]){name}=(?=\w)", f"{option} ", text)
-        text = re.sub(rf"(?<![\w-]){name}=", option, text)
+        text = re.sub(rf"{_WORD}{name}='([^']*)'", rf"{option} \1", text)
+        text = re.sub(rf"{_WORD}{name}=(?=[\w.+-])", f"{option} ", text)
+        text = re.sub(rf"{_WORD}{name}=", option, text)
         text = text.replace(f"expected {name} to be", f"expected {option} to be")
         if not name.isalpha():  # words such as "radius" mean the thing, not the option
-            text = re.sub(rf"(?<![\w-]){name}\b", option, text)
+            text = re.sub(rf"{_WORD}{name}\b(?!/)", option, text)
     return text
 
 

@@ -54,7 +54,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if missing:
         raise RunError(f"{str(file)!r} does not describe a certification run: it lacks {', '.join(missing)}")
     if old:
-        return version1.configuration(config)
+        try:
+            return version1.configuration(config)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RunError(f"{str(file)!r} describes no possible run: {error}") from error
     if config["format"] != FORMAT:
         raise RunError(f"{str(file)!r} has format {config['format']}; expected {FORMAT}: use another robustify version")
     return dict(config)

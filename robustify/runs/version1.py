@@ -66,7 +66,8 @@ def _row(record: Mapping[str, Any]) -> Row:
     selection, looks = tuple(record["selection"]), tuple(Look(*look) for look in record["looks"])
     label = selection.index(max(selection)) if selection else record["truth"]
     chosen = (Tally(0, SELECTION, record["n0"], selection),) if selection else ()
-    tested = Tally(0, ESTIMATION, looks[-1].n, tuple(record["votes"]), label, looks)
+    drawn = looks[-1].n if looks else 0
+    tested = Tally(0, ESTIMATION, drawn, tuple(record["votes"]), label, looks)
     kept = {name: record[name] for name in ("sample", "truth", "label", "radius", "batch", "pixels", "seconds")}
     return Row(**kept, bounds=(Bound(record["p_lower"], record["p_upper"]),), tallies=(*chosen, tested))
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from robustify.certificates.queries import Ask, Query
+from robustify.errors import InputError
 from robustify.smoothing.checks.fixed_function import Margin
 from robustify.smoothing.checks.run import Checks
 from robustify.smoothing.checks.votes import Wager
@@ -141,23 +142,26 @@ class Engine(Generic[Q]):
         """Yields each job as soon as nothing more is asked of it; takes jobs one by one, when a batch has room."""
         source = iter(jobs)
         while True:
-            self._admit(source)
+            yield from self._admit(source)
             if not (shares := self._shares()):
                 return
             self._pass(shares)
             yield from self._answered()
 
-    def _admit(self, source: Iterator[Job[Q]]) -> None:
-        """Opens jobs until the next batch is full."""
+    def _admit(self, source: Iterator[Job[Q]]) -> Iterator[Job[Q]]:
+        """Opens jobs until the next batch is full; gives back those that ask for nothing."""
         while sum(draws for _, draws in self._shares()) < self.batch and len(self._active) < self.batch:
             if (job := next(source, None)) is None:
                 return
-            self._open(job, {})
+            if not self._open(job, {}):
+                yield job
 
     def _open(self, job: Job[Q], streams: dict[tuple[int, str], NoiseStream]) -> bool:
         """Takes in the next ask of a job; False where nothing more is asked."""
         if (ask := job.query.ask()) is None:
             return False
+        if ask.draws < 1:
+            raise InputError(f"expected a query to ask for at least 1 draw; got {ask}")
         channel, key = self.channels[ask.view], (ask.view, ask.stage)
         if key not in streams:
             address = NoiseAddress(self.seed, job.sample, ask.view, ask.stage)

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from torch import Tensor
 
 from robustify.errors import InputError
 from robustify.smoothing.background import background
@@ -54,6 +53,12 @@ class NoiseAddress:
     sample: str
     view: int
     stage: str
+
+    def __post_init__(self) -> None:
+        if "|" in self.stage:
+            raise InputError(
+                f"expected a stage without '|', which separates the parts of an address; got {self.stage!r}"
+            )
 
     def words(self, block: int, count: int, *, reserved: bool = False) -> Array:
         """Random words of a block, uint64 of shape (count), from its own range of the counter.
@@ -193,8 +198,8 @@ class NoiseStream:
     def __init__(self, law: NoiseLaw, image: Image | Bytes, address: NoiseAddress) -> None:
         self.law, self.image, self.address = law, image, address
         self._each = per_block(tuple(image.shape))
-        self._ready: list[Tensor] = []
-        self._drawing: Future[Tensor] | None = None
+        self._ready: list[Array] = []
+        self._drawing: Future[Array] | None = None
         self._blocks = 0
 
     def ahead(self, draws: int) -> None:
@@ -211,9 +216,10 @@ class NoiseStream:
         if (blocks := self._missing(draws)) > 0:
             self._ready.append(self._draw(self._blocks, blocks))
             self._blocks += blocks
-        drawn = self._ready[0] if len(self._ready) == 1 else torch.cat(self._ready)
+        drawn = self._ready[0] if len(self._ready) == 1 else np.concatenate(self._ready)
         self._ready = [drawn[draws:]] if len(drawn) > draws else []
-        return drawn[:draws]
+        # Here, not in the background: on a GPU this must come in the order of the caller's own work.
+        return self.law.add(self.image, drawn[:draws])
 
     def _missing(self, draws: int) -> int:
         """How many more blocks hold the next so many copies."""
@@ -225,8 +231,8 @@ class NoiseStream:
             self._ready.append(self._drawing.result())
             self._drawing = None
 
-    def _draw(self, first: int, blocks: int) -> Tensor:
-        """The copies of so many blocks."""
+    def _draw(self, first: int, blocks: int) -> Array:
+        """The noise of so many blocks."""
         shape = tuple(self.image.shape)
         noise = [self.law.block(self.address, index, shape) for index in range(first, first + blocks)]
-        return self.law.add(self.image, np.concatenate(noise) if blocks > 1 else noise[0])
+        return np.concatenate(noise) if blocks > 1 else noise[0]

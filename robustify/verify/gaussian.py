@@ -75,6 +75,9 @@ def _tallies(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
     if len(row.bounds) != 1:
         yield Problem(row.sample, "bounds", row.bounds, "those of one view")
     tested = row.tested
+    for chosen in row.tallies[:-1]:
+        if chosen.label is not None or chosen.looks:
+            yield Problem(row.sample, "selection", chosen, "neither a label nor looks")
     if row.draws - tested.draws != plan.n0:
         yield Problem(row.sample, "selection", row.tallies[0], f"{plan.n0} draws")
     expected = row.selection.index(max(row.selection)) if row.selection else row.truth

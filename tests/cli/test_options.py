@@ -102,6 +102,10 @@ def test_help_shows_what_the_docstrings_say(capsys: pytest.CaptureFixture[str]) 
         ("use cache=0", "use --cache 0"),
         ("where both compute: device='cuda'.", "where both compute: --device cuda."),
         ("--known-label stays", "--known-label stays"),
+        ("in 'runs/sigma=0.5/seed=1'", "in 'runs/sigma=0.5/seed=1'"),
+        ("in '/data/n0/x'", "in '/data/n0/x'"),
+        ("plan.n0: there 100, now 50", "plan.n0: there 100, now 50"),
+        ("got sigma=-1", "got --sigma -1"),
     ],
 )
 def test_errors_speak_of_options_as_they_are_typed(said: str, typed: str) -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from robustify.certificates.queries import PREDICTION, Ask, PredictQuery
+from robustify.errors import InputError
 from robustify.smoothing.checks import Checks
 from robustify.smoothing.checks.fixed_function import Margin
 from robustify.smoothing.checks.noise_law import NoiseCheck
@@ -271,3 +272,29 @@ def test_the_noise_of_each_view_is_shown_to_its_own_check(monkeypatch: pytest.Mo
     engine: Engine[TwoViews] = Engine(channels, seed=SEED, batch=32, checks=watched)
     list(engine.run([Job(image(10 * i), f"{i}", TwoViews((40, 25))) for i in range(3)]))
     assert fed == [120, 75]
+
+
+class Nothing:
+    """A query that is answered before it asks."""
+
+    classes = 2
+
+    def __init__(self, draws: int | None = None) -> None:
+        self.draws = draws
+
+    def ask(self) -> Ask | None:
+        return None if self.draws is None else Ask(0, PREDICTION, self.draws)
+
+    def tell(self, ask: Ask, votes: Sequence[int]) -> None:
+        raise AssertionError
+
+
+def test_a_job_that_asks_for_nothing_is_given_back() -> None:
+    engine: Engine[Nothing] = Engine([Channel(GRID, Base(FirstPixel(), MARGIN))], seed=SEED, batch=8, checks=checks())
+    assert [job.sample for job in engine.run(Job(image(0), f"{i}", Nothing()) for i in range(3))] == ["0", "1", "2"]
+
+
+def test_an_ask_for_no_draws_is_refused() -> None:
+    engine: Engine[Nothing] = Engine([Channel(GRID, Base(FirstPixel(), MARGIN))], seed=SEED, batch=8, checks=checks())
+    with pytest.raises(InputError, match="at least 1 draw"):
+        list(engine.run([Job(image(0), "0", Nothing(0))]))

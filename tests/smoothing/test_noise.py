@@ -36,6 +36,11 @@ def test_every_part_of_an_address_matters() -> None:
     assert np.abs(off_diagonal).max() < 6.5 / 64
 
 
+def test_no_two_addresses_are_written_alike() -> None:
+    with pytest.raises(InputError, match="expected a stage without"):
+        NoiseAddress(1, "c", 0, "a|b")
+
+
 def test_words_of_the_reserved_range_are_others() -> None:
     assert not np.isin(ADDRESS.words(0, 1_000), ADDRESS.words(0, 1_000, reserved=True)).any()
 

@@ -2,9 +2,10 @@ r"""Is the base classifier one fixed function of each image? Asked before a run,
 
 A certificate holds for one function. Batch statistics, dropout, quantisation by a batch's largest value or a random
 vector shared by a batch make another function of every batch, and its draws no longer independent. So the whole base
-classifier, denoiser and all, sees eight noisy images twice at the batch size of the run: at the end of a batch among
-bright extremes of all noise levels, then spread in another order over a batch whose every other place holds a copy of
-the first of them. The logits of an image may differ by rounding alone, also among all places that hold the same image.
+classifier, denoiser and all, sees eight noisy images three times at the batch size of the run: spread over a batch
+whose every other place holds a copy of the first of them; at the end of a batch, in reverse order, after bright
+extremes of all noise levels; and at the beginning, before gray. The logits of an image may differ by rounding alone,
+also among all places that hold the same image.
 
 **The margin.** Rounding may still decide a vote where two classes are nearly level. So a vote counts only if its logit
 is ahead by more than a margin, at least twice the largest difference seen: then every function that differs from this
@@ -80,7 +81,7 @@ def probe(
 ) -> Margin:
     """The margin under which `base` is one fixed function of each image.
 
-    Costs two forward passes; more where a batch has no room for sixteen images, 16 at most.
+    Costs three forward passes; more where a batch has no room for sixteen images, 24 at most.
 
     Arguments:
         base: Noisy pixels and their noise level to logits of shape (B, classes).
@@ -111,8 +112,12 @@ def probe(
             "  Look for weights that are not finite, or numbers too large for float16; bfloat16 or float32 has room."
         )
     scale = _power_of_two(float(expected[finite].abs().max())) or 1.0  # all logits may be 0
-    again = torch.cat([_among_extremes(answer, group, sigmas) for group in groups])
-    seen = max(_difference(expected, again), *(spread for _, spread in copies)) / scale
+    among_others = [
+        torch.cat([elsewhere(answer, group, sigmas) for group in groups])
+        for elsewhere in (_among_extremes, _before_gray)
+    ]
+    differences = [_difference(expected, again) for again in among_others]
+    seen = max(*differences, *(spread for _, spread in copies)) / scale
     share = max(LEAST, _power_of_two(2 * seen))
     if share > max(LEAST, _ROUNDINGS * rounding):
         repeated = torch.cat([_among_copies(answer, group)[0] for group in groups])
@@ -181,6 +186,15 @@ def _among_extremes(answer: Answer, group: _Group, sigmas: Sequence[float]) -> T
     levels = torch.tensor([sigmas[i % len(sigmas)] for i in range(batch)], dtype=torch.float64)
     places = torch.arange(batch - 1, batch - 1 - len(group.images), -1, device=device)
     return group.placed(answer, places, mates, levels)[places]
+
+
+def _before_gray(answer: Answer, group: _Group, sigmas: Sequence[float]) -> Tensor:
+    """Logits of the images at the beginning of a batch, gray after them, as the last batch of a run is filled."""
+    images, batch = group.images, group.batch
+    gray = torch.full_like(images[:1], 0.5).expand(batch, *images.shape[1:])
+    levels = torch.full((batch,), sigmas[0], dtype=torch.float64)
+    places = torch.arange(len(images), device=images.device)
+    return group.placed(answer, places, gray, levels)[places]
 
 
 def _among_copies(answer: Answer, group: _Group) -> tuple[Tensor, float]:
