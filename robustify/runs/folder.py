@@ -1,7 +1,7 @@
 """A run on disk, read without a model and without changing anything."""
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -109,5 +109,5 @@ def read_run(folder: str | PathLike[str]) -> Run:
     """
     folder = Path(folder)
     config, store = read_config(folder), RowStore(folder)
-    rows = store.rows(version1.read_rows if config["format"] == 1 else read_rows)
+    rows = store.rows(partial(version1.read_rows, config=config) if config["format"] == 1 else read_rows)
     return Run(folder, config, rows, store.finished)

@@ -54,10 +54,19 @@ def configuration(old: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_rows(file: Path) -> list[Row]:
-    """The rows of a Parquet file, which copied the plan into each."""
+def read_rows(file: Path, config: Mapping[str, Any]) -> list[Row]:
+    """The rows of a Parquet file, which copied plan, seed and soundness into each.
+
+    Raises:
+        RunError: If the file cannot be read, or a copy differs from the configuration.
+    """
     try:
-        return [_row(record) for record in pq.read_table(file).to_pylist()]
+        records = pq.read_table(file).to_pylist()
+        copies = {**config["plan"], "seed": config["seed"], "soundness": config["soundness"]}
+        wrong = [(r["sample"], name) for r in records for name, value in copies.items() if r[name] != value]
+        if wrong:
+            raise ValueError(f"the row of {wrong[0][0]!r} has another {wrong[0][1]} than run.json")
+        return [_row(record) for record in records]
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise unreadable(file, error) from error
 

@@ -7,6 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from robustify import Settings, SmoothedClassifier, certify_dataset
@@ -173,3 +175,14 @@ def test_a_part_of_another_form_is_refused(
     (out / "run.json").write_text(json.dumps({**run.config, part: {"sides": 3}}))
     with pytest.raises(RunError, match=rf"run\.json' describes no possible run: its {part} is \{{'sides': 3\}}"):
         getattr(read_run(out), part)
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", "7"), ("soundness", "float"), ("sigma", 9.0), ("n", 1)])
+def test_a_row_of_version_1_that_differs_from_its_run_is_named(tmp_path: Path, name: str, value: object) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(VERSION_1 / "adaptive", folder)
+    table = pq.read_table(folder / "rows.parquet")
+    changed = [{**row, name: value} if i == 1 else row for i, row in enumerate(table.to_pylist())]
+    pq.write_table(pa.Table.from_pylist(changed, schema=table.schema), folder / "rows.parquet")
+    with pytest.raises(RunError, match=f"has another {name} than run.json"):
+        read_run(folder)
