@@ -1,4 +1,4 @@
-"""From a classifier to certificates, with models that are shipped: `python examples/quickstart.py`."""
+"""A classifier becomes a certified one, with models that are shipped: `python examples/quickstart.py`."""
 
 from safetensors.torch import load_file
 

@@ -67,7 +67,7 @@ class TwoLevelsPlan(Plan):
         alpha: Allowed chance of a false claim.
         n0: Draws at the first level that choose the label.
         n: Draws at each level that test it.
-        slack: By how much the chance of a vote may differ from that under ideal noise, at each level.
+        slack: The most by which the chance of a vote may differ from that under ideal noise, at each level.
     """
 
     family = "two-levels"

@@ -126,7 +126,7 @@ def ratio(ours: list[Any], theirs: list[Any], clock: int) -> float:
 
 
 def p_value(certificate: Certificate, counts: np.ndarray) -> float:
-    """Of the hypothesis that the class with most votes has the same probability in both."""
+    """The p-value of the hypothesis that the class with most votes has the same probability in both."""
     label, n = int(np.argmax(certificate.votes)), certificate.n
     ours, theirs = certificate.votes[label], int(counts[label])
     return float(fisher_exact([[ours, n - ours], [theirs, n - theirs]]).pvalue)

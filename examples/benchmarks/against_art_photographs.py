@@ -15,39 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from against_art import N0, toolbox
 from engine import certify, light, photos
-from torch import Tensor, nn
 
 from robustify import SmoothedClassifier, robustify
 
-ALPHA, N0, BATCH, REPEATS = 0.001, 100, 32, 3
-
-
-class Base(nn.Module):
-    """The base classifier, as the toolbox wants it."""
-
-    def __init__(self, model: SmoothedClassifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, noisy: Tensor) -> Tensor:
-        return self.model.logits(noisy)
-
-
-def toolbox(model: SmoothedClassifier) -> Any:  # noqa: ANN401 - the toolbox is imported only here
-    """The toolbox's smoothed classifier around the same base classifier."""
-    from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
-
-    return PyTorchRandomizedSmoothing(
-        model=Base(model).eval(),
-        loss=nn.CrossEntropyLoss(),
-        input_shape=model.contract.shape,
-        nb_classes=len(model.labels),
-        device_type="cpu",
-        sample_size=N0,
-        scale=model.sigma,
-        alpha=ALPHA,
-    )
+BATCH, REPEATS = 32, 3
 
 
 def seconds(task: Callable[[], object]) -> float:

@@ -139,7 +139,7 @@ class Plan(ABC):
 
     @property
     def slacks(self) -> tuple[float, ...]:
-        """For each view, how far the chance of a vote under the noise drawn may be from that under ideal noise.
+        """How far the chance of a vote under the noise drawn may be from that under ideal noise, for each view.
 
         A plan whose views add noise says what its bounds allow for; `robustify.verify` checks it.
         """

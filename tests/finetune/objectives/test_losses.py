@@ -251,7 +251,7 @@ def _naive_macer(logits: Tensor, y: Tensor) -> Tensor:
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of logits and labels."""
+"""A loss of logits and labels."""
 
 LOSSES: dict[str, tuple[Loss, Loss]] = {
     "cross-entropy": (
