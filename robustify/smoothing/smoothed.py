@@ -185,7 +185,7 @@ class SmoothedClassifier(nn.Module):
         pixels = self._prepare(images, settings)
         polls = [PredictQuery(len(self.labels), settings.n) for _ in pixels]
         jobs = [Job(x, str(i), poll) for i, (x, poll) in enumerate(zip(pixels, polls, strict=True))]
-        views, batch = self.family.views[:1], min(settings.batch, settings.n)
+        views, batch = self.family.views[:1], settings.batch_for(settings.n)
         with _bar("predict", settings.n * len(jobs), settings.progress) as bar:
             for _ in self._run(jobs, views, settings.soundness, seed, batch, settings.progress or bar.update):
                 pass
@@ -222,7 +222,7 @@ class SmoothedClassifier(nn.Module):
             classifier=classifier_fingerprint(self.classifier),
             denoiser=denoiser_fingerprint(self.denoiser, [view.sigma for view in plan.views]),
             numerics=self.numerics,
-            batch=min(settings.batch, plan.most_draws),
+            batch=settings.batch_for(plan.most_draws),
         )
 
     def certificates(

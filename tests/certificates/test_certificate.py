@@ -35,11 +35,9 @@ PROVENANCE = Provenance(
 
 def certified(selection: tuple[int, ...], votes: tuple[int, ...], provenance: Provenance = PROVENANCE) -> Certificate:
     query = provenance.plan.query(3)
-    for votes_of_stage in (selection, votes):
-        ask = query.ask()
-        assert ask is not None
+    for votes_of_stage, ask in zip((selection, votes), query.ask(), strict=True):
         query.tell(ask, votes_of_stage)
-    assert query.ask() is None
+    assert not query.ask()
     return conclude(query, sample="7.png", provenance=provenance, labels=LABELS)
 
 

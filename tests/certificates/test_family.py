@@ -22,8 +22,7 @@ def test_a_family_without_noise_and_chance_gives_certificates_that_print() -> No
     texts = []
     for votes in ((0, 2), (1, 1)):
         query = plan.query(2)
-        ask = query.ask()
-        assert ask is not None
+        (ask,) = query.ask()
         query.tell(ask, votes)
         certificate = conclude(query, sample="0", provenance=provenance(plan), labels=("cat", "dog"))
         assert (certificate.votes, certificate.n, certificate.draws, certificate.selection) == (votes, 2, 2, ())
