@@ -25,7 +25,7 @@ class InputContract:
         return self.channels, self.height, self.width
 
     def __str__(self) -> str:
-        return f"{self.channels}×{self.height}×{self.width} pixels in [0, 1], after resize and crop"
+        return f"{self.channels}×{self.height}×{self.width} pixels in [0, 1] after resize and crop"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ def test_a_family_without_noise_and_chance_gives_certificates_that_print() -> No
         assert (certificate.votes, certificate.n, certificate.draws, certificate.selection) == (votes, 2, 2, ())
         texts.append(str(certificate))
     assert texts == [
-        "dog: no ℓ2 change below 0.500 (pixels in [0, 1]) changes the smoothed prediction (100 % confidence, n = 2)",
+        "dog: no ℓ2 change below 0.500 of its 1×8×8 pixels in [0, 1] after resize and crop changes the smoothed "
+        "prediction (100 % confidence, n = 2)",
         "abstains: no label is certain enough within 0.5 (100 % confidence, n = 2)",
     ]
 

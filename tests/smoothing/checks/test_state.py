@@ -65,3 +65,17 @@ class TestMemory:
         model.pipeline.precision = "float16"
         with pytest.raises(ModelError, match="no fixed function"):
             certify(model)
+
+    def test_other_products_of_the_process_are_checked_again_and_are_part_of_the_numerics(self) -> None:
+        model, network, _ = build()
+        network.fault = counting(sizes := [])
+        certify(model)
+        assert str(model.numerics) == "float32"
+        passes = len(sizes)
+        torch.set_float32_matmul_precision("medium")
+        try:
+            sizes.clear()
+            assert str(certify(model).provenance.numerics) == "float32, bf16 products"
+            assert len(sizes) == passes + 2  # in lower precision a check takes three passes
+        finally:
+            torch.set_float32_matmul_precision("highest")
