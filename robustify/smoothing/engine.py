@@ -157,9 +157,6 @@ class Engine(Generic[Q]):
 
     def run(self, jobs: Iterable[Job[Q]]) -> Iterator[Job[Q]]:
         """Yields each job as soon as nothing more is asked of it; takes jobs one by one, when a batch has room."""
-        for channel in self.channels:
-            if channel.base.fixed is not None:
-                channel.base.fixed.begin()
         source = iter(jobs)
         while True:
             yield from self._admit(source)

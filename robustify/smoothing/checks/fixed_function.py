@@ -124,10 +124,6 @@ class FixedFunction:
         """Passes that show all probes among other mates."""
         return self._probes.among_extremes, self._probes.before_gray
 
-    def begin(self) -> None:
-        """Begins a run: its first batch holds as many probes as a quarter of it has room for."""
-        self._first = True
-
     @property
     def probes_due(self) -> int:
         """Number of places of the next batch that are for probes; 0 in batches of one image."""
