@@ -214,16 +214,13 @@ class Engine(Generic[Q]):
     @torch.inference_mode()
     def _pass(self, shares: Sequence[tuple[_Open, int]]) -> None:
         """Feeds one batch, and counts its votes once its probes were compared."""
-        base = shares[0][0].channel.base
-        noisy = _joined([o.stream.take(draws) for o, draws in shares])
+        base, counted = shares[0][0].channel.base, sum(draws for _, draws in shares)
         probes = base.fixed.take() if base.fixed else None
-        for o, draws in shares:
-            o.waiting -= draws
+        fed = self._filled(shares, probes)
         for o, draws in self._shares():
             o.stream.ahead(draws)
-        self._watch(shares, noisy)
-        fed = _filled([noisy, probes.images] if probes else [noisy], self.batch)
-        logits, counted = base.function(fed, self._levels(base, shares, probes)), len(noisy)
+        self._watch(shares, fed[:counted])
+        logits = base.function(fed, self._levels(base, shares, probes))
         if base.fixed and probes:
             base.fixed.compare(logits[counted : counted + len(probes.images)])
         winners = _winners(logits[:counted], base.margin)
@@ -231,6 +228,19 @@ class Engine(Generic[Q]):
             o.count(won)
         if self.progress is not None:
             self.progress(counted)
+
+    def _filled(self, shares: Sequence[tuple[_Open, int]], probes: Shown | None) -> Pixels:
+        """A batch of draws, then probes, then gray."""
+        image = shares[0][0].stream.image
+        fed = torch.full((self.batch, *image.shape), 0.5, device=image.device)
+        end = 0
+        for o, draws in shares:
+            o.stream.fill(fed[end : end + draws])
+            o.waiting -= draws
+            end += draws
+        if probes:
+            fed[end : end + len(probes.images)] = probes.images
+        return fed
 
     def _levels(self, base: Base, shares: Sequence[tuple[_Open, int]], probes: Shown | None) -> Levels:
         """The noise level of the batch: one number, or one for each image where views of several levels share it."""
@@ -268,13 +278,6 @@ class Engine(Generic[Q]):
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     """The parts as one batch; a single part is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-def _filled(parts: Sequence[Tensor], batch: int) -> Tensor:
-    """A batch of draws, then probes, then gray."""
-    shape = parts[0].shape[1:]
-    free = batch - sum(map(len, parts))
-    return _joined([*parts, parts[0].new_full((1, *shape), 0.5).expand(free, *shape)] if free else parts)
 
 
 def _winners(logits: Logits, margin: Margin) -> Tensor:
