@@ -58,7 +58,7 @@ def double(x: Tensor) -> Tensor:
         ({"act": lambda x: x}, {"act": double}),
         ({"act": None}, {"act": double}),
     ],
-    ids=str,
+    ids=["number", "kind", "word", "tuple", "mapping", "deep", "function", "lambda", "missing"],
 )
 def test_a_plain_attribute_makes_another_fingerprint(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert fingerprint(Scaled(**one)) == fingerprint(Scaled(**one))

@@ -364,11 +364,11 @@ def test_another_layer_setting_is_another_classifier() -> None:
 
 
 def scaled(add: Any, factor: float) -> Any:  # noqa: ANN401
-    return lambda self, image, noise: add(self, image, (factor * noise).astype(noise.dtype))
+    return lambda self, image, noise, out: add(self, image, (factor * noise).astype(noise.dtype), out)
 
 
 def repeated(add: Any) -> Any:  # noqa: ANN401
-    return lambda self, image, noise: add(self, image, np.broadcast_to(noise[:1], noise.shape))
+    return lambda self, image, noise, out: add(self, image, np.broadcast_to(noise[:1], noise.shape), out)
 
 
 @pytest.mark.parametrize("fault", [lambda add: scaled(add, 0.8), lambda add: scaled(add, 1.2), repeated])
