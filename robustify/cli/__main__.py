@@ -2,13 +2,12 @@
 
 import os
 import sys
-import warnings
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from robustify.cli import certify, demo, denoisers, estimate, plugins, predict, status, tune, verify
+from robustify.cli.console import set_up
 from robustify.cli.options import command, in_words_of_the_command_line
 from robustify.errors import RobustifyError
 
@@ -50,11 +49,7 @@ def main() -> None:
     """Runs a command; errors of ours are one message and exit status 2."""
     # Threads that wait must not spin: on a busy machine, spinning makes sampling ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # The place in the code says nothing to who typed a command.
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # consoles of Windows may lack ℓ and σ
+    set_up()
     try:
         app(prog_name="robustify")
     except RobustifyError as error:

@@ -1,5 +1,6 @@
 """Views made ready to draw from: their noise laws, and base functions that were found to be fixed functions."""
 
+import logging
 from collections.abc import Hashable, Sequence
 from typing import final
 
@@ -9,6 +10,8 @@ from robustify.smoothing.checks.fixed_function import Margin, probe, rounding_of
 from robustify.smoothing.engine import Base, Channel
 from robustify.smoothing.noise import noise_law
 from robustify.smoothing.pipeline import PRECISIONS, Pipeline
+
+_LOG = logging.getLogger("robustify")
 
 
 @final
@@ -45,6 +48,7 @@ class Channels:
         p = self._pipeline
         key = (batch, sigmas, p.precision, state(p.classifier, p.denoiser))
         if self._probed is None or self._probed[0] != key:
+            _LOG.info("checking that the model is one fixed function of each image …")
             lower = None if p.precision == "float32" else PRECISIONS[p.precision]
             found = probe(
                 p,
