@@ -28,3 +28,4 @@ def set_up() -> None:
     log = logging.getLogger("robustify")
     log.setLevel(logging.INFO)
     log.handlers = [_Lines()]
+    log.propagate = False  # libraries may give the root logger a handler, which would say it again

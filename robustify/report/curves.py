@@ -41,7 +41,7 @@ def curve_svg(
         end = _end([*curves.values(), *baselines.values()], plans)
         for colour, (name, rows) in zip(COLOURS * len(curves), curves.items(), strict=False):
             _draw(axes, rows, end, color=colour, linewidth=2, label=name)
-            _draw_band(axes, rows, end, colour)
+            _draw_band(axes, rows, min(end, *(plan.ceiling for plan in plans)), colour)
             if name in baselines:
                 label = f"{name}, no denoiser"
                 _draw(axes, baselines[name], end, color=colour, linewidth=1.4, linestyle="--", label=label)

@@ -1,6 +1,7 @@
 """Views made ready to draw from: their noise laws, and base functions that were found to be fixed functions."""
 
 import logging
+import warnings
 from collections.abc import Hashable, Sequence
 from typing import final
 
@@ -10,6 +11,7 @@ from robustify.smoothing.checks.fixed_function import Margin, probe, rounding_of
 from robustify.smoothing.engine import Base, Channel
 from robustify.smoothing.noise import noise_law
 from robustify.smoothing.pipeline import PRECISIONS, Pipeline
+from robustify.smoothing.speed import slower_precision
 
 _LOG = logging.getLogger("robustify")
 
@@ -48,6 +50,8 @@ class Channels:
         p = self._pipeline
         key = (batch, sigmas, p.precision, state(p.classifier, p.denoiser))
         if self._probed is None or self._probed[0] != key:
+            if told := slower_precision(p, sigmas[0], batch):
+                warnings.warn(told, stacklevel=2)
             _LOG.info("checking that the model is one fixed function of each image …")
             lower = None if p.precision == "float32" else PRECISIONS[p.precision]
             found = probe(

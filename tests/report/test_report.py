@@ -1,3 +1,4 @@
+import json
 import math
 import re
 from dataclasses import replace
@@ -11,7 +12,7 @@ from robustify import Identity, Settings, SmoothedClassifier, robustify
 from robustify.certificates.decisions import DecisionPlan
 from robustify.certificates.plans import FixedPlan
 from robustify.certificates.radii import largest_radius
-from robustify.data import Sample
+from robustify.data import Sample, open_samples
 from robustify.report.clean import clean_accuracy
 from robustify.report.curves import steps, ticks
 from robustify.report.html import write_report
@@ -19,6 +20,7 @@ from robustify.report.numbers import Chapter, columns, text_table
 from robustify.report.pictures import picture, telling
 from robustify.runs.certify import certify_dataset
 from robustify.runs.metrics import certified_accuracy
+from robustify.zoo import FOLDER, HELD_OUT
 
 
 @pytest.fixture
@@ -75,6 +77,12 @@ def test_clean_accuracy_is_the_classifier_alone(model: SmoothedClassifier, sampl
     wrong = [Sample(s.id, s.image, (label + 1) % 3) for s, label in zip(samples[:4], guessed[:4], strict=True)]
     assert clean_accuracy(model, right) == 1
     assert clean_accuracy(model, [*wrong, *right[4:]]) == pytest.approx(8 / 12)
+
+
+def test_clean_accuracy_is_that_on_record() -> None:
+    model = robustify("zoo:timm", denoiser=Identity(channels=1), sigma=0.5)
+    recorded = json.loads((FOLDER / "record.json").read_text())["models"]["timm"]["accuracy"]["held_out"]
+    assert clean_accuracy(model, open_samples(HELD_OUT, model.labels)) == recorded
 
 
 def test_columns_follow_sigma_up_to_what_can_be_proven() -> None:
