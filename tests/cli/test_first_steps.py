@@ -1,6 +1,7 @@
 """What a newcomer types before anything else: the version, completion, status of a run."""
 
 import importlib.metadata
+import logging
 import os
 import re
 import subprocess
@@ -56,6 +57,22 @@ def test_status_imports_nothing_that_takes_long(model: SmoothedClassifier, sampl
     found = subprocess.run([sys.executable, "-c", code, out], capture_output=True, text=True)
     assert found.stdout.startswith("12 of 12 images"), found
     assert found.stdout.splitlines()[-1] == "set()"
+
+
+def test_what_is_logged_is_said_once_whoever_else_listens(
+    robustify: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Libraries give the root logger a handler, which would repeat every line."""
+    root = logging.getLogger()
+    echo = logging.StreamHandler(sys.stderr)
+    root.addHandler(echo)
+    try:
+        robustify("--version")
+        robustify("--version")
+        logging.getLogger("robustify").info("checking")
+    finally:
+        root.removeHandler(echo)
+    assert capsys.readouterr() == ("", "checking\n")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
