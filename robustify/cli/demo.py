@@ -98,4 +98,4 @@ def _verdict(chapters: "Sequence[Chapter]") -> str:
 
     radius = columns(chapters[0].run.plan)[:2][-1]
     told = [f"{c.name}, no denoiser {share(c.baseline)} → {share(c.run)} with one" for c in chapters]
-    return f"Provably right within radius {radius:g}, without any training: {'; '.join(told)}."
+    return f"Provably right within radius {radius:g}, without further training: {'; '.join(told)}."

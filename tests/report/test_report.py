@@ -80,7 +80,7 @@ def test_clean_accuracy_is_the_classifier_alone(model: SmoothedClassifier, sampl
 
 
 def test_clean_accuracy_is_that_on_record() -> None:
-    model = robustify("zoo:timm", denoiser=Identity(channels=1), sigma=0.5)
+    model = robustify("zoo:timm", denoiser="zoo:ddpm", sigma=0.5)
     recorded = json.loads((FOLDER / "record.json").read_text())["models"]["timm"]["accuracy"]["held_out"]
     assert clean_accuracy(model, open_samples(HELD_OUT, model.labels)) == recorded
 

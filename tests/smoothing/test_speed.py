@@ -19,22 +19,22 @@ SETTINGS = Settings(n=20, n0=10)
 
 
 class Emulated(nn.Module):
-    """Linear; where autocast asks for another precision, each pass takes so many times longer."""
+    """Linear; each pass takes so many seconds in float32, and so many where autocast asks for less."""
 
-    def __init__(self, factor: float) -> None:
+    def __init__(self, full: float, lower: float) -> None:
         super().__init__()
         self.linear = nn.Linear(16, 3)
-        self.factor = factor
+        self.seconds = {False: full, True: lower}
 
     def forward(self, pixels: Tensor) -> Tensor:
-        time.sleep(0.06 * (self.factor if torch.is_autocast_enabled("cpu") else 1))
+        time.sleep(self.seconds[torch.is_autocast_enabled("cpu")])
         logits: Tensor = self.linear(pixels.flatten(1))
         return logits
 
 
-def emulated(factor: float, precision: str = "bfloat16") -> SmoothedClassifier:
+def emulated(full: float, lower: float, precision: str = "bfloat16") -> SmoothedClassifier:
     plain = Preprocessing((0.5,), (0.5,), (4, 4))
-    return robustify(Emulated(factor).eval(), preprocessing=plain, precision=precision)
+    return robustify(Emulated(full, lower).eval(), preprocessing=plain, precision=precision)
 
 
 @contextmanager
@@ -48,16 +48,16 @@ def told() -> Iterator[list[str]]:
 
 
 def test_a_slow_precision_is_named_with_both_speeds_before_a_run(samples: list[Sample], out: Path) -> None:
-    model = emulated(3)
+    model = emulated(0.06, 0.3)
     with told() as texts:
         certify_dataset(model, samples[:2], out, SETTINGS)
     (text,) = texts
     found = re.search(r"bfloat16 is (.*) times slower than float32 .*: (.*) against (.*) draws a second", text)
     assert found is not None
     times, lower, full = map(float, found.groups())
-    assert times == pytest.approx(3, rel=0.3)
+    assert 2 < times <= 5.5  # a busy machine adds to both
     assert full / lower == pytest.approx(times, rel=0.05)
-    assert lower == pytest.approx(4 / 0.18, rel=0.3)
+    assert 4 / 0.6 < lower <= 4 / 0.3
     assert "precision='float32'" in text
     with pytest.warns(UserWarning, match="times slower than float32"):
         estimate(model, samples[:2], SETTINGS)
@@ -71,8 +71,14 @@ def _stop(_: int) -> None:
     raise InterruptedError
 
 
-@pytest.mark.parametrize(("factor", "precision"), [(0.5, "bfloat16"), (1, "bfloat16"), (3, "float32")])
-def test_a_precision_that_is_no_slower_is_not(factor: float, precision: str, samples: list[Sample], out: Path) -> None:
+@pytest.mark.parametrize(
+    ("full", "lower", "precision"),
+    [(0.3, 0.08, "bfloat16"), (0.001, 0.01, "bfloat16"), (0.06, 0.3, "float32")],
+    ids=["faster", "soon done anyway", "not asked for"],
+)
+def test_a_precision_that_costs_nothing_is_not(
+    full: float, lower: float, precision: str, samples: list[Sample], out: Path
+) -> None:
     with told() as texts:
-        certify_dataset(emulated(factor, precision), samples[:2], out, SETTINGS)
+        certify_dataset(emulated(full, lower, precision), samples[:2], out, SETTINGS)
     assert texts == []

@@ -58,7 +58,10 @@ class Validation:
         rows = list(range(self.process, len(self.examples), self.processes))
         each = max(1, self.batch // DRAWS)
         sums = torch.zeros(2, device=model.classifier.device)
-        with frozen(model), bar("validation", len(rows), "image", hide=self.quiet, leave=False) as shown:
+        with (
+            frozen(model),
+            bar("validation", len(rows), "image", hide=self.quiet, leave=False) as shown,
+        ):
             for first in range(0, len(rows), each):
                 sums += self._sums(model, rows[first : first + each])
                 shown.update(min(each, len(rows) - first))
