@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
-from tqdm import tqdm
 
+from robustify import __version__
+from robustify.bars import bar
 from robustify.certificates import Certificate, Provenance
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
@@ -23,6 +23,9 @@ from robustify.runs.preparation import Attempts, spending
 from robustify.runs.rows import Row, RowStore
 from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.smoothing.fingerprint import pixels_fingerprint
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 SHOWN = 10
 """Number of unusable images that are named while a run goes on; the run's result names all."""
@@ -125,7 +128,7 @@ def _config(
     described = "; ".join(dict.fromkeys(denoiser.describe(sigma) for sigma in sigmas))
     return {
         "format": FORMAT,
-        "robustify": version("robustify-vision"),
+        "robustify": __version__,
         "family": p.plan.family,
         "plan": p.plan.stored(),
         "classifier": {"name": model.classifier.name, "sha256": p.classifier},
@@ -153,7 +156,7 @@ def _bar(title: str, provenance: Provenance, rows: Sequence[Row], images: int) -
     """A bar over the draws of all images: those that the rows took, and the most that the others can take."""
     drawn = sum(row.draws for row in rows)
     most = drawn + provenance.plan.most_draws * (images - len(rows))
-    return tqdm(total=most, initial=drawn, desc=title, unit="draw", unit_scale=True)
+    return bar(title, most, "draw", done=drawn, unit_scale=True)
 
 
 def _row(certificate: Certificate, truth: int | None, pixels: str, seconds: float) -> Row:

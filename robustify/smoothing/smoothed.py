@@ -10,13 +10,14 @@ References:
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NoReturn, cast, final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from robustify.bars import passing_bar
 from robustify.certificates import Certificate, Gaussian, Prediction, Provenance
+from robustify.certificates.answers import Answers
 from robustify.certificates.bounds import is_number
 from robustify.certificates.certificate import conclude
 from robustify.certificates.family import Family, Plan, View
@@ -39,9 +40,6 @@ from robustify.smoothing.noise import NoiseAddress, NoiseStream, noise_law
 from robustify.smoothing.pipeline import Pipeline
 from robustify.smoothing.settings import CertifyOptions, PredictOptions, Progress, Sampling, Settings, Soundness
 from robustify.types import Logits, Pixels
-
-BAR_AFTER = 2.0
-"""Seconds of sampling before a bar appears: most answers are there sooner."""
 
 
 @final
@@ -159,12 +157,12 @@ class SmoothedClassifier(nn.Module):
         provenance = self.provenance(settings)
         samples = {str(i): image for i, image in enumerate(self._prepare(images, settings))}
         most, found = provenance.plan.most_draws, {}
-        with _bar("certify", most * len(samples), settings.progress) as bar:
+        with passing_bar("certify", most * len(samples), hide=settings.progress is not None) as bar:
             for certificate in self.certificates(samples.items(), provenance, settings.progress or bar.update):
                 found[certificate.sample] = certificate
                 bar.total -= most - certificate.draws  # what an early decision saved
         certificates = [found[sample] for sample in samples]
-        return certificates if is_batch(images) else certificates[0]
+        return Answers(certificates) if is_batch(images) else certificates[0]
 
     @method_takes(PredictOptions)
     def predict(self, images: ImageInput, settings: PredictOptions) -> Prediction | list[Prediction]:
@@ -186,14 +184,14 @@ class SmoothedClassifier(nn.Module):
         polls = [PredictQuery(len(self.labels), settings.n) for _ in pixels]
         jobs = [Job(x, str(i), poll) for i, (x, poll) in enumerate(zip(pixels, polls, strict=True))]
         views, batch = self.family.views[:1], settings.batch_for(settings.n)
-        with _bar("predict", settings.n * len(jobs), settings.progress) as bar:
+        with passing_bar("predict", settings.n * len(jobs), hide=settings.progress is not None) as bar:
             for _ in self._run(jobs, views, settings.soundness, seed, batch, settings.progress or bar.update):
                 pass
         slack = settings.slack(self.sigma, self.contract)
         predictions = [
             predict_votes(poll.votes, self.labels, n=settings.n, alpha=settings.alpha, slack=slack) for poll in polls
         ]
-        return predictions if is_batch(images) else predictions[0]
+        return Answers(predictions) if is_batch(images) else predictions[0]
 
     def plan(self, settings: Settings) -> Plan:
         """What certificates with these settings ask of each image.
@@ -312,9 +310,3 @@ def _family(sigma: float | None, family: Family | None) -> Family:
         if not (is_number(number) and 0 < float(number or 0) < math.inf):
             raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {number!r}")
     return family or Gaussian(float(sigma or 0))
-
-
-def _bar(title: str, draws: int, progress: Progress | None) -> "tqdm[NoReturn]":
-    """A bar over at most so many draws; never shown where somebody else is told of progress."""
-    hidden = progress is not None
-    return tqdm(total=draws, desc=title, unit="draw", unit_scale=True, delay=BAR_AFTER, leave=False, disable=hidden)

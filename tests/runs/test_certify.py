@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from robustify import Settings, SmoothedClassifier
+from robustify import Settings, SmoothedClassifier, bars
 from robustify.certificates.family import Bound, Look, Tally
 from robustify.certificates.queries import ESTIMATION, SELECTION
 from robustify.certificates.radii import gaussian_radius, runner_up_bounds
@@ -203,8 +203,13 @@ def test_what_is_no_sample_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_shows_the_draws_that_it_took(
-    model: SmoothedClassifier, samples: list[Sample], out: Path, capfd: pytest.CaptureFixture[str]
+    model: SmoothedClassifier,
+    samples: list[Sample],
+    out: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(bars, "hidden", lambda: False)
     run = certify_dataset(model, samples, out, Settings(radius=0.1, n_max=500, seed=3))
     drawn = sum(row.draws for row in run.rows)
     assert drawn < 600 * len(samples)

@@ -9,10 +9,9 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from robustify import Identity, ImageClassifier, Preprocessing, Settings, SmoothedClassifier, robustify
+from robustify import Identity, ImageClassifier, Preprocessing, Settings, SmoothedClassifier, bars, robustify
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError, ModelError
-from robustify.smoothing import smoothed
 from robustify.smoothing.fingerprint import classifier_fingerprint
 from robustify.smoothing.noise import FloatNoise, GridNoise
 from robustify.smoothing.settings import Sampling
@@ -204,10 +203,14 @@ def test_a_bar_appears_where_nobody_else_shows_progress(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = smooth(HalfSpace(0.3))
-    monkeypatch.setattr(smoothed, "BAR_AFTER", 3600.0)
+    monkeypatch.setattr(bars, "AFTER", 0.0)
+    model.certify(IMAGE, n=500)
+    assert capfd.readouterr().err == ""  # no terminal
+    monkeypatch.setattr(bars, "hidden", lambda: False)
+    monkeypatch.setattr(bars, "AFTER", 3600.0)
     model.certify(IMAGE, n=500)
     assert capfd.readouterr().err == ""  # answers that are there at once need none
-    monkeypatch.setattr(smoothed, "BAR_AFTER", 0.0)
+    monkeypatch.setattr(bars, "AFTER", 0.0)
     model.certify(torch.stack([IMAGE, IMAGE]), n=500, n0=100)
     assert re.search(r"certify: .*/1.20k ", capfd.readouterr().err)
     model.predict(IMAGE, n=500)
