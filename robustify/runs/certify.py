@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from robustify.certificates import Certificate, Provenance
 from robustify.data import Sample
+from robustify.data.sources import check_samples
 from robustify.errors import InputError, RunError
 from robustify.runs.config import FORMAT, open_config, read_config
 from robustify.runs.folder import Run
@@ -53,11 +54,11 @@ def certify_dataset(
         title: Title of the progress bar.
 
     Raises:
-        InputError: If a setting cannot be used or there are no samples; before any sampling.
+        InputError: If a setting cannot be used, there are no samples, or two have one name; before any sampling.
         RunError: If the folder holds another run or cannot be written, or the ledger does not fit; rows written
             before stay.
     """
-    _check(samples)
+    check_samples(samples)
     out, settings = Path(out), settings or Settings()
     share = settings.over(len(samples))
     truths = _truths(samples) if model.plan(share).needs_truth else {}
@@ -76,16 +77,6 @@ def certify_dataset(
             bar.total -= provenance.plan.most_draws - certificate.draws  # what an early decision saved
     store.finish()
     return Run(out, config, store.rows(), finished=True, unreadable=reader.unreadable)
-
-
-def _check(samples: Sequence[Sample]) -> None:
-    if not samples:
-        raise InputError("expected at least one image to certify; got none")
-    if not isinstance(samples[0], Sample):
-        raise InputError(
-            f"expected samples, which name their images; got {type(samples[0]).__name__}.\n"
-            "  robustify.data.open_samples(path, model.labels) reads them; Sample(id, image, label) makes one."
-        )
 
 
 def _truths(samples: Sequence[Sample]) -> dict[str, int]:
