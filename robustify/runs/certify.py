@@ -24,6 +24,7 @@ from robustify.runs.preparation import Attempts, spending
 from robustify.runs.rows import Row, RowStore
 from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.smoothing.fingerprint import pixels_fingerprint
+from robustify.smoothing.inputs import picture_rules
 
 SHOWN = 10
 """Number of unusable images that are named while a run goes on; the run's result names all."""
@@ -123,6 +124,7 @@ def _config(
         "denoiser": {"name": denoiser.name, "description": described, "sha256": p.denoiser},
         "numerics": asdict(p.numerics),
         "contract": asdict(p.contract),
+        "pictures": picture_rules(model.classifier.preprocessing),
         "labels": list(model.labels),
         "soundness": p.soundness,
         "samples": len(samples),

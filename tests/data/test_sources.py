@@ -125,9 +125,7 @@ def test_hidden_files_and_folders_are_no_data(tmp_path: Path) -> None:
 
 def test_unknown_folders_may_be_put_together_where_no_truth_is_needed(tmp_path: Path) -> None:
     save(tmp_path / "holiday" / "a.png")
-    with pytest.raises(
-        InputError, match=r"(?s)'holiday' is not a class.*the truth is unknown"
-    ):
+    with pytest.raises(InputError, match=r"(?s)'holiday' is not a class.*the truth is unknown"):
         open_samples(tmp_path, LABELS)
     assert [(s.id, s.label) for s in open_samples(tmp_path / "holiday", LABELS)] == [("a.png", None)]
 
