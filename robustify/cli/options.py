@@ -24,7 +24,7 @@ Model: TypeAlias = Annotated[
 ]
 Data: TypeAlias = Annotated[
     Path,
-    typer.Argument(help="Folder of images or class folders, one image, or .npz / .safetensors with images, labels."),
+    typer.Argument(help="Folder of images or class folders, one image, or .npz / .safetensors: images, labels."),
 ]
 Every: TypeAlias = Annotated[int, typer.Option(help="Take every k-th image only.", min=1)]
 Ledger: TypeAlias = Annotated[

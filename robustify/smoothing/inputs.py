@@ -54,12 +54,8 @@ def to_image(image: OneImage, preprocessing: Preprocessing, contract: InputContr
     Raises:
         InputError: If the image cannot be read or does not meet the contract.
     """
-    if isinstance(image, str | PathLike):
-        image = read_picture(image)
-    if isinstance(image, PILImage.Image):
-        with _decoding("a PIL picture"):
-            upright = ImageOps.exif_transpose(image)
-        picture = with_channels(upright, contract.channels, gray=preprocessing.gray)
+    if isinstance(image, str | PathLike | PILImage.Image):
+        picture = with_channels(_upright(image), contract.channels, gray=preprocessing.gray)
         pixels = preprocessing.geometry(picture, contract.height, contract.width)
     elif isinstance(image, np.ndarray):
         pixels = _from_array(image, contract)
@@ -73,6 +69,13 @@ def to_image(image: OneImage, preprocessing: Preprocessing, contract: InputContr
             "  A path or PIL image of any size is resized and cropped as the classifier expects; its channels must fit."
         )
     return _checked(pixels)
+
+
+def _upright(image: str | PathLike[str] | PILImage.Image) -> PILImage.Image:
+    if not isinstance(image, PILImage.Image):
+        return read_picture(image)
+    with _decoding("a PIL picture"):
+        return ImageOps.exif_transpose(image)
 
 
 def picture_rules(preprocessing: Preprocessing) -> dict[str, str | bool]:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags
 from PIL import Image as PILImage
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from robustify.data import Examples, training_examples
 from robustify import robustify
+from robustify.data import Examples, training_examples
 from robustify.errors import InputError
 from robustify.finetune.train.augment import augment
 from robustify.finetune.train.batches import Batches
@@ -204,3 +205,32 @@ def test_spawned_processes_decode_the_same_images(make_model: MakeModel, stripes
     for a, b in zip(here, there, strict=True):
         assert torch.equal(a.pixels, b.pixels)
         assert torch.equal(a.labels, b.labels)
+
+
+class Pictures(Dataset[Any]):
+    """As torchvision's and Hugging Face's data sets give pictures."""
+
+    def __init__(self, pictures: list[PILImage.Image]) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, row: int) -> tuple[PILImage.Image, int]:
+        return self.pictures[row], 0
+
+
+def test_pictures_are_read_by_one_rule_wherever_they_come_from(make_model: MakeModel, tmp_path: Path) -> None:
+    """Turned upright, and white where transparent."""
+    stored = np.random.default_rng(0).integers(0, 256, (6, 6, 2), dtype=np.uint8)
+    picture, exif = PILImage.fromarray(stored, "LA"), PILImage.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    (tmp_path / "0").mkdir()
+    picture.save(tmp_path / "0" / "a.png", exif=exif)
+    file = tmp_path / "0" / "a.png"
+    opacity = stored[..., 1] / 255
+    seen = (stored[..., 0] * opacity + 255 * (1 - opacity))[::-1, ::-1]
+    with PILImage.open(file) as opened:
+        for data in (tmp_path, file, ([file], [0]), ([opened], [0]), Pictures([opened])):
+            (pixels,) = training_examples(make_model(), data).__getitems__([0]).pixels
+            np.testing.assert_allclose(255 * pixels[0].numpy(), seen, rtol=0, atol=0.51)
