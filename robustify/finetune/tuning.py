@@ -30,6 +30,7 @@ from robustify.folders import disk, write_whole
 from robustify.options import checked
 from robustify.smoothing import SmoothedClassifier
 from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint
+from robustify.smoothing.inputs import picture_rules
 
 SHOWN = 10
 """Classes that a result names."""
@@ -249,6 +250,7 @@ class _Run:
             "sigma": model.sigma,
             "numerics": str(model.numerics),
             "images": len(self.examples),
+            "pictures": picture_rules(model.classifier.preprocessing),
             "data_sha256": self.examples.fingerprint(),
             "validation_sha256": None if self.others is None else self.others.fingerprint(),
             **described,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustify.certificates.family import Plan
 from robustify.data import Sample
+from robustify.data.sources import check_samples
 from robustify.errors import InputError
 from robustify.format import at_most, duration, memory
 from robustify.runs.memory import PeakMemory
@@ -84,6 +85,7 @@ def estimate(
         InputError: If a setting cannot be used, or no image can.
         RunError: If the ledger does not fit.
     """
+    check_samples(samples)
     image = _first(model, samples, settings.soundness)
     share = settings.over(len(samples))
     attempt = None if ledger is None else Attempts.at(model, samples, share, ledger).next()
@@ -110,8 +112,6 @@ def estimate(
 
 def _first(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> Tensor:
     """The first image that can be used."""
-    if not samples:
-        raise InputError("expected at least one image to certify; got none")
     for sample in samples:
         try:
             return model.prepare(sample.image, soundness)

@@ -44,6 +44,7 @@ def test_an_objective_or_its_name_becomes_a_recipe_for_the_model(
     else:
         tune(model, stripes, how, out=tmp_path / "run", quiet=True)
     config = json.loads((tmp_path / "run" / "tune.json").read_text())
+    assert config["pictures"] == {"orientation": "exif", "transparency": "white", "gray": False}
     expected = find_recipe(how or "ft-cadis", model, 44).described()
     assert {key: config[key] for key in expected if key != "micro_batch"} == {
         key: value for key, value in expected.items() if key != "micro_batch"
