@@ -7,10 +7,10 @@ from typing import final
 
 from robustify.certificates.family import PIPELINE, View
 from robustify.errors import InputError
+from robustify.smoothing.bases import Base, Channel
 from robustify.smoothing.checks.fixed_function import FixedFunction
 from robustify.smoothing.checks.probes import Probes
 from robustify.smoothing.checks.state import state
-from robustify.smoothing.engine import Base, Channel
 from robustify.smoothing.noise import noise_law
 from robustify.smoothing.numerics import rounding_of
 from robustify.smoothing.pipeline import PRECISIONS, Pipeline

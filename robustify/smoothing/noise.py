@@ -212,6 +212,18 @@ class NoiseStream:
             self._blocks += blocks
             self._drawing = background.submit(lambda: self._draw(first, blocks))
 
+    def skip(self, draws: int) -> None:
+        """Leaves out the next so many copies, without drawing more than a part of a block."""
+        self._collect()
+        drawn = np.concatenate(self._ready) if self._ready else np.empty(0)
+        beyond = draws - len(drawn)
+        self._ready = [drawn[draws:]] if beyond < 0 else []
+        blocks, rest = divmod(max(0, beyond), self._each)
+        self._blocks += blocks
+        if rest:
+            self._ready = [self._draw(self._blocks, 1)[rest:]]
+            self._blocks += 1
+
     def take(self, draws: int) -> Pixels:
         """The next so many copies, at least one, float32 of shape (draws, C, H, W) on the image's device."""
         out = torch.empty(draws, *self.image.shape, device=self.image.device)

@@ -10,6 +10,7 @@ References:
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import cast, final
 
 import torch
@@ -33,11 +34,12 @@ from robustify.smoothing.channels import Channels
 from robustify.smoothing.checks import Checks
 from robustify.smoothing.checks.noise_law import NoiseCheck
 from robustify.smoothing.describe import described
-from robustify.smoothing.engine import Engine, Job, Q
+from robustify.smoothing.engine import Engine, Keep
 from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint
 from robustify.smoothing.inputs import ImageInput, OneImage, is_batch, to_image
 from robustify.smoothing.noise import NoiseAddress, NoiseStream, noise_law
 from robustify.smoothing.pipeline import Pipeline
+from robustify.smoothing.rounds import NONE_YET, Begun, Job, Q
 from robustify.smoothing.settings import CertifyOptions, PredictOptions, Progress, Sampling, Settings, Soundness
 from robustify.types import Logits, Pixels
 
@@ -229,6 +231,8 @@ class SmoothedClassifier(nn.Module):
         provenance: Provenance,
         progress: Progress | None = None,
         truths: Mapping[str, int] | None = None,
+        begun: Mapping[str, Begun] | None = None,
+        keep: Keep | None = None,
     ) -> Iterator[Certificate]:
         """Certifies named images that meet the contract; yields each certificate as soon as it is decided.
 
@@ -237,11 +241,13 @@ class SmoothedClassifier(nn.Module):
             provenance: What the certificates depend on.
             progress: Called with the number of draws just finished.
             truths: True labels by name, where the plan tests them.
+            begun: Draws by name that were kept before, under the same provenance.
+            keep: Called about once a minute with the draws so far of images that are not decided yet, by name.
         """
-        p, known, classes = provenance, truths or {}, len(self.labels)
-        law = noise_law(p.soundness, self.sigma)
-        jobs = (Job(law.check(image), name, p.plan.query(classes, known.get(name))) for name, image in samples)
-        for job in self._run(jobs, p.plan.views, p.soundness, p.seed, p.batch, progress):
+        p, known, before = provenance, truths or {}, begun or {}
+        law, query = noise_law(p.soundness, self.sigma), partial(p.plan.query, len(self.labels))
+        jobs = (Job(law.check(x), name, query(known.get(name)), before.get(name, NONE_YET)) for name, x in samples)
+        for job in self._run(jobs, p.plan.views, p.soundness, p.seed, p.batch, progress, keep):
             yield conclude(job.query, sample=job.sample, provenance=p, labels=self.labels)
 
     def _run(
@@ -252,13 +258,14 @@ class SmoothedClassifier(nn.Module):
         seed: int,
         batch: int,
         progress: Progress | None,
+        keep: Keep | None = None,
     ) -> Iterator[Job[Q]]:
         """Answers the jobs' queries; what the certificates rest on is verified before any answer is passed on."""
         check_evaluation_mode(self)
         grid = soundness == Soundness.GRID
         checks = Checks([NoiseCheck(view.sigma, grid=grid) for view in views])
         channels = self._channels.open(views, soundness, batch)
-        engine: Engine[Q] = Engine(channels, seed=seed, batch=batch, checks=checks, progress=progress)
+        engine: Engine[Q] = Engine(channels, seed=seed, batch=batch, checks=checks, progress=progress, keep=keep)
         yield from checks.guard(engine.run(jobs))
 
     def forget_checks(self) -> None:
