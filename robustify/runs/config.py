@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robustify.errors import RunError
-from robustify.folders import disk, write_whole
+from robustify.folders import disk, make_folder, write_whole
 from robustify.runs import version1
 
 FORMAT = 2
@@ -82,7 +82,7 @@ def open_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise RunError(f"{str(folder)!r} holds something that is no certification run; choose another folder")
     with disk(folder, "Rows written before"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_whole(folder / "run.json", json.dumps(wanted, indent=2).encode())
     return dict(wanted)
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from robustify.certificates.family import Bound, Tally
 from robustify.certificates.tallied import Tallied
 from robustify.errors import RunError
-from robustify.folders import disk, write_whole
+from robustify.folders import disk, make_folder, write_whole
 
 
 @final
@@ -160,7 +160,7 @@ class RowStore:
         """
         name = blake2b(row.sample.encode(), digest_size=12).hexdigest()
         with disk(self.folder, "Rows written before"):
-            self._parts.mkdir(exist_ok=True)
+            make_folder(self._parts)
             write_whole(self._parts / f"{name}.parquet", row_bytes([row]))
 
     def finish(self) -> None:
