@@ -39,9 +39,9 @@ def certified(photos: Path, tmp_path: Path, robustify: Command) -> Path:
 
 def test_a_run_is_verified_and_repeated(certified: Path, photos: Path, robustify: Command) -> None:
     plain = robustify("verify", certified)
-    assert (plain.status, plain.stdout) == (0, "6 rows: arithmetic verified\n")
+    assert (plain.status, plain.stdout) == (0, "6 rows: unchanged; arithmetic verified\n")
     again = robustify("verify", certified, "--model", "zoo:timm", "--data", photos, "--sample", 3)
-    conclusion = "6 rows: arithmetic verified; 3 recomputed from their seeds: all match\n"
+    conclusion = "6 rows: unchanged; arithmetic verified; 3 recomputed from their seeds: all match\n"
     assert (again.status, again.stdout) == (0, conclusion)
     other = robustify("verify", certified, "--model", "zoo:transformers", "--data", photos)
     assert other.status == 2
@@ -61,7 +61,7 @@ def test_a_changed_row_is_named(certified: Path, photos: Path, robustify: Comman
     kept["radius"] *= 1.001
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), certified / "rows.parquet")
     found = robustify("verify", certified)
-    assert (found.status, found.stdout) == (1, "6 rows: arithmetic wrong in 1\n")
+    assert (found.status, found.stdout) == (1, "6 rows: changed in 1; arithmetic wrong in 1\n")
     assert f"{kept['sample']}: radius is {kept['radius']}; expected at most" in found.stderr
     kept["radius"] /= 1.001
     kept["pixels"] = "0" * 64

@@ -128,7 +128,7 @@ def test_the_slack_of_version_1_is_that_of_its_own_noise() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"format": 3}, r"has format 3; expected 2: use another robustify version"),
+        ({"format": 4}, r"has format 4; expected 3: use another robustify version"),
         ({"plan": {"rule": "fixed"}}, r"run\.json' describes no possible run: .*family 'gaussian'"),
         ({"plan": {"rule": "guess"}}, "describes no possible run"),
     ],
