@@ -17,8 +17,10 @@ _OF_CONTENT = "that of the content: it was changed after it was written"
 
 
 def changes(run: Run) -> Iterator[Problem]:
-    """Everything that is not as it was written; nothing of a run whose format has no digests."""
+    """Everything that is not as it was written; of a run whose format has no digests, only that it holds some."""
     if (key := run.digest) is None:
+        if run.ending is not None or any(row.digest is not None for row in run.rows):
+            yield Problem("run.json", "format", run.config["format"], "one with digests, as rows and endings have them")
         return
     if key != (found := config_digest(run.config)):
         yield Problem("run.json", "digest", key, f"{found}, {_OF_CONTENT}")
