@@ -120,13 +120,30 @@ def read_rows(file: Path) -> list[Row]:
         RunError: If it cannot be read, or holds two rows of one image.
     """
     try:
-        records = pq.read_table(file, schema=SCHEMA).to_pylist()
+        records = _in_schema(read_table(file)).to_pylist()
         rows = [Row(**{name: _decoder(hint)(record[name]) for name, hint in FIELDS.items()}) for record in records]
     except (OSError, TypeError, pa.ArrowException) as error:
         raise unreadable(file, error) from error
     if doubles := [sample for sample, count in Counter(row.sample for row in rows).items() if count > 1]:
         raise RunError(f"{str(file)!r} holds more than one row of {doubles[0]!r}: a row was copied.\n  {RESTORE}")
     return rows
+
+
+def read_table(file: Path) -> pa.Table:
+    """A whole Parquet file; `pyarrow.parquet.read_table` does the same, but imports pandas first."""
+    with pq.ParquetFile(file) as opened:
+        return opened.read()
+
+
+def _in_schema(table: pa.Table) -> pa.Table:
+    """The columns of rows, empty where the table lacks one; columns of another type raise an error of Arrow."""
+    columns = [
+        table.column(column.name).cast(column.type)
+        if column.name in table.column_names
+        else pa.nulls(len(table), column.type)
+        for column in SCHEMA
+    ]
+    return pa.table(columns, schema=SCHEMA)
 
 
 RESTORE = "Restore the file, or certify into another folder."

@@ -73,6 +73,23 @@ def test_the_status_command_needs_no_torch() -> None:
     assert told.endswith("\nFalse\n")
 
 
+@pytest.mark.parametrize("folder", [VERSION_1 / "leader", VERSION_1.with_name("format2")])
+def test_the_status_command_imports_no_library_of_tables_models_or_reports(folder: Path) -> None:
+    """Nor does it read Parquet by pyarrow's datasets, which import pandas."""
+    code = (
+        "import contextlib, sys\n"
+        "from robustify.cli.__main__ import main\n"
+        f"sys.argv = ['robustify', 'status', {str(folder)!r}]\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    main()\n"
+        "heavy = {'pandas', 'pyarrow.dataset', 'torch', 'matplotlib', 'jinja2', 'PIL', 'mpmath', 'tqdm'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    told = imported(code)
+    assert told.startswith("5 of 5 images, ")
+    assert told.endswith("\n[]\nFalse\n")
+
+
 def test_a_run_of_version_1_is_read_as_data(old: Path) -> None:
     run = read_run(old)
     assert run.finished
