@@ -1,7 +1,6 @@
 """Certification of a data set, image by image, in a folder that survives interruption."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -50,7 +49,7 @@ def certify_dataset(
         title: Title of the progress bar.
 
     Raises:
-        InputError: If a setting cannot be used, there are no samples or two have the same name; before any sampling.
+        InputError: If a setting cannot be used, or there are no samples; before any sampling.
             If none of the images could be used: then the folder is left free for another run.
         RunError: If the folder holds another run or changed rows, or cannot be written, or the ledger does not fit;
             rows written before stay.
@@ -74,7 +73,7 @@ def certify_dataset(
                 bar.write(f"continues: {len(rows):,} of {len(samples):,} images are there", file=sys.stderr)
             work.do()
         except KeyboardInterrupt:
-            kept, lost = len(rows) + work.images, bar.n - bar.initial - work.draws
+            kept, lost = len(rows) + work.images, work.drawn - work.draws
             told = f"{kept:,} of {len(samples):,} images are kept, {lost:,} draws of others are lost"
             raise KeyboardInterrupt(told) from None
     if not rows and not work.images:
@@ -87,12 +86,6 @@ def certify_dataset(
 def _check(samples: Sequence[Sample]) -> None:
     if not samples:
         raise InputError("expected at least one image to certify; got none")
-    names = Counter(sample.id for sample in samples if isinstance(sample, Sample))
-    if doubles := [name for name, count in names.items() if count > 1]:
-        raise InputError(
-            f"expected samples with ids of their own, which name their rows; got {doubles[0]!r} more than once, and "
-            f"{len(doubles) - 1} others.\n  Give each sample an id of its own."
-        )
     if not isinstance(samples[0], Sample):
         raise InputError(
             f"expected samples, which name their images; got {type(samples[0]).__name__}.\n"

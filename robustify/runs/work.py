@@ -38,6 +38,7 @@ class Work:
         bar: Shows draws.
         images: Number of rows that were added.
         draws: Number of draws that they took.
+        drawn: Number of draws of all images, those under way too.
         unusable: Images that could not be used.
     """
 
@@ -50,19 +51,24 @@ class Work:
     bar: Any
     images: int = field(init=False, default=0)
     draws: int = field(init=False, default=0)
+    drawn: int = field(init=False, default=0)
     unusable: list[Unusable] = field(init=False, default_factory=list)
     _seen: dict[str, tuple[int | None, str]] = field(init=False, default_factory=dict)
 
     def do(self) -> None:
         """Adds a row for each image that can be used, as soon as it is certified."""
         started = time.monotonic()
-        for certificate in self.model.certificates(self._read(), self.provenance, self.bar.update, self.truths):
+        for certificate in self.model.certificates(self._read(), self.provenance, self._progress, self.truths):
             seconds, started = time.monotonic() - started, time.monotonic()
             row = _row(certificate, *self._seen.pop(certificate.sample), seconds)
             self.store.add(replace(row, digest=row_digest(row, self.key)))
             self.images += 1
             self.draws += row.draws
             self.bar.total -= self.provenance.plan.most_draws - row.draws  # what an early decision saved
+
+    def _progress(self, draws: int) -> None:
+        self.drawn += draws
+        self.bar.update(draws)
 
     def _read(self) -> Iterator[tuple[str, Tensor]]:
         """Name and pixels of each image that can be used, read when the engine has room for it."""

@@ -174,13 +174,6 @@ def test_unusable_images_are_kept_and_tried_again(model: SmoothedClassifier, sam
     assert (len(mended.rows), mended.unreadable, read_run(out).unreadable) == (12, {}, {})
 
 
-def test_two_samples_of_one_name_are_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    """They would get the same noise, and one row."""
-    with pytest.raises(InputError, match=r"ids of their own, .*; got '03\.png' more than once, and 0 others"):
-        certify_dataset(model, [*samples, samples[3]], out, Settings(n=N))
-    assert not out.exists()
-
-
 def test_what_is_no_sample_is_refused(tmp_path: Path) -> None:
     """In a process whose types nobody checks, as users have it."""
     code = (
