@@ -25,7 +25,7 @@ class InputContract:
         return self.channels, self.height, self.width
 
     def __str__(self) -> str:
-        return f"{self.channels}×{self.height}×{self.width} pixels in [0, 1], after resize and crop"
+        return f"{self.channels}×{self.height}×{self.width} pixels in [0, 1] after resize and crop"
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,18 @@ class Numerics:
         weights: Data type of the weights, such as "float32".
         precision: Data type of matrix products and convolutions, by autocast where it is lower than the weights'.
         compiled: Whether torch.compile fuses the networks.
+        products: Coarsest products of float32 numbers that torch is set to allow: "ieee", "tf32" or "bf16".
     """
 
     weights: str
     precision: str = "float32"
     compiled: bool = False
+    products: str = "ieee"
 
     def __str__(self) -> str:
         parts = [self.weights]
         if self.precision != "float32":
             parts.append(f"{self.precision} autocast")
+        if self.products != "ieee":
+            parts.append(f"{self.products} products")
         return ", ".join([*parts, "compiled"] if self.compiled else parts)

@@ -33,11 +33,11 @@ class TwoLevelsQuery:
     classes: int
     told: list[tuple[Ask, tuple[int, ...]]] = field(init=False, default_factory=list)
 
-    def ask(self) -> Ask | None:
-        """What to draw next; None once nothing more is asked."""
+    def ask(self) -> Sequence[Ask]:
+        """All at once: no vote changes how many draws are needed."""
         p = self.plan
-        asks = [Ask(0, SELECTION, p.n0), Ask(0, ESTIMATION, p.n), Ask(1, ESTIMATION, p.n)]
-        return asks[len(self.told)] if len(self.told) < len(asks) else None
+        asks = (Ask(0, SELECTION, p.n0), Ask(0, ESTIMATION, p.n), Ask(1, ESTIMATION, p.n))
+        return () if self.told else asks
 
     def tell(self, ask: Ask, votes: Sequence[int]) -> None:
         """Takes the votes, one count per class, of exactly the draws asked for."""
@@ -185,8 +185,8 @@ class AgreeQuery:
     classes: int
     votes: tuple[int, ...] = field(init=False, default=())
 
-    def ask(self) -> Ask | None:
-        return None if self.votes else Ask(0, ESTIMATION, 2)
+    def ask(self) -> Sequence[Ask]:
+        return () if self.votes else (Ask(0, ESTIMATION, 2),)
 
     def tell(self, ask: Ask, votes: Sequence[int]) -> None:
         del ask

@@ -38,8 +38,9 @@ class Outcome(NamedTuple):
 def replay(plan: GaussianPlan, shares: np.ndarray, rng: np.random.Generator) -> tuple[int, float]:
     """Draws taken and radius claimed for the first class in one imagined run."""
     query = plan.query(len(shares))
-    while (ask := query.ask()) is not None:
-        query.tell(ask, rng.multinomial(ask.draws, shares).tolist())
+    while asks := query.ask():
+        for ask in asks:
+            query.tell(ask, rng.multinomial(ask.draws, shares).tolist())
     claim = plan.certify_votes(query.tallies)
     return plan.n0 + query.n, claim.radius if claim.label == 0 else 0.0
 

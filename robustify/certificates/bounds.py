@@ -6,6 +6,7 @@ References:
 """
 
 import math
+from numbers import Real
 
 from scipy.special import betaincinv
 
@@ -50,8 +51,13 @@ def upper_bound(successes: int, trials: int, *, alpha: float) -> float:
 
 def check_alpha(alpha: float) -> None:
     """Raises `InputError` unless 0 < alpha < 1."""
-    if not 0 < alpha < 1:
-        raise InputError(f"expected 0 < alpha < 1, the allowed chance of a false certificate; got {alpha}")
+    if not is_number(alpha) or not 0 < alpha < 1:
+        raise InputError(f"expected 0 < alpha < 1, the allowed chance of a false certificate; got {alpha!r}")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a real number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _check(successes: int, trials: int, alpha: float) -> None:

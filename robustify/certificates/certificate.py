@@ -104,7 +104,7 @@ class Certificate(Tallied):
             asked = f" within {e.plan.radii[0]:g}" if e.plan.radii else ""
             return f"abstains: no label is certain enough{asked} ({', '.join(remarks)})"
         return (
-            f"{self.name}: no ℓ2 change below {floor(self.radius):.3f} (pixels in [0, 1]) "
+            f"{self.name}: no ℓ2 change below {floor(self.radius):.3f} of its {e.contract} "
             f"changes the smoothed prediction ({', '.join(remarks)})"
         )
 

@@ -35,11 +35,14 @@ class Query(Protocol):
 
     classes: int
 
-    def ask(self) -> Ask | None:
-        """The draws that are needed next, the same until their votes are told; None once there are enough."""
+    def ask(self) -> Sequence[Ask]:
+        """All draws whose number no vote yet unknown can change, the same until votes are told; empty once decided."""
 
     def tell(self, ask: Ask, votes: Sequence[int]) -> None:
-        """Takes the votes, one count per class, of exactly the draws that `ask` describes."""
+        """Takes the votes, one count per class, of exactly the draws that `ask` describes.
+
+        Votes are told in the order of the asks, and all of them before the next `ask`.
+        """
 
 
 @runtime_checkable
@@ -65,9 +68,9 @@ class PredictQuery:
     n: int
     votes: list[int] = field(init=False, default_factory=list)
 
-    def ask(self) -> Ask | None:
-        """All draws at once; None once their votes are known."""
-        return None if self.votes else Ask(0, PREDICTION, self.n)
+    def ask(self) -> Sequence[Ask]:
+        """All draws at once; nothing once their votes are known."""
+        return () if self.votes else (Ask(0, PREDICTION, self.n),)
 
     def tell(self, ask: Ask, votes: Sequence[int]) -> None:
         """Keeps the votes."""
@@ -121,13 +124,16 @@ class CertifyQuery:
         """Index of the class that is tested: the true one, or the one that the selection chose, once it did."""
         return leading_class(self.selection) if self.truth is None else self.truth
 
-    def ask(self) -> Ask | None:
-        """The draws that are needed next, the same until their votes are told; None once there are enough."""
-        if self.plan.label_from == "selection" and not self.selection:
-            return Ask(self.view, SELECTION, self.plan.n0)
-        if self.n == self._testing.n or (self.looks and self._testing.decided(self.looks)):
-            return None
-        return Ask(self.view, ESTIMATION, self._testing.schedule[len(self.looks)] - self.n)
+    def ask(self) -> Sequence[Ask]:
+        """The draws that are needed next, the same until their votes are told; empty once there are enough.
+
+        Those that choose the label come with those that test it, where it is known how many these are.
+        """
+        selecting = self.plan.label_from == "selection" and not self.selection
+        chosen = [Ask(self.view, SELECTION, self.plan.n0)] if selecting else []
+        if (selecting and not self.plan.exact) or self._done():
+            return chosen
+        return [*chosen, Ask(self.view, ESTIMATION, self._testing.schedule[len(self.looks)] - self.n)]
 
     def tell(self, ask: Ask, votes: Sequence[int]) -> None:
         """Takes the votes, one count per class, of exactly the draws that `ask` describes."""
@@ -155,6 +161,9 @@ class CertifyQuery:
             tested = Tally(self.view, ESTIMATION, self.n, tuple(self.votes), self.label, tuple(self.looks))
             counted.append(tested)
         return tuple(counted)
+
+    def _done(self) -> bool:
+        return self.n == self._testing.n or (bool(self.looks) and self._testing.decided(self.looks))
 
     def _proven(self) -> bool:
         return bool(self.looks) and self.plan.prove(self.looks).radius > 0

@@ -1,8 +1,11 @@
 """The question that users ask about an image, as options."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 
+from robustify.certificates.bounds import is_number
 from robustify.certificates.radii import check_budget, check_count
 from robustify.errors import InputError
 
@@ -31,7 +34,7 @@ class Question:
         InputError: If an option is out of range or two options contradict each other.
     """
 
-    radius: float | Sequence[float] | None = None
+    radius: float | Collection[float] | None = None
     n: int | None = None
     n_max: int = 10_000
     n0: int = 100
@@ -43,6 +46,7 @@ class Question:
         check_count("n0", self.n0, least=1 if self.radius is None else 0)
         if self.radius is not None and self.n is not None:
             raise InputError("give a radius to decide or a number of draws n, not both; n_max caps a decision")
+        _check_radius(self.radius)
         if self.known_label and self.radius is None:
             raise InputError("known_label decides whether the true label is certain within a radius; give the radius")
 
@@ -51,5 +55,17 @@ class Question:
         """ℓ2 radii to decide, increasing and without repetition; empty where the largest radius is sought."""
         if self.radius is None:
             return ()
-        several = self.radius if isinstance(self.radius, Sequence) else (self.radius,)
+        several = self.radius if isinstance(self.radius, Collection) else (self.radius,)
         return tuple(sorted(set(map(float, several))))
+
+
+def _check_radius(radius: object) -> None:
+    several = [radius] if isinstance(radius, Real) else radius
+    if radius is None or (
+        isinstance(several, Iterable)
+        and not isinstance(several, str | Mapping)
+        and (numbers := list(several))
+        and all(is_number(number) and 0 < number < math.inf for number in numbers)
+    ):
+        return
+    raise InputError(f"expected radius, in [0, 1] pixels, to be one or several numbers above 0; got {radius!r}")

@@ -20,7 +20,8 @@ from robustify.errors import InputError
 def gaussian_radius(p_lower: float, p_upper: float, *, sigma: float) -> float:
     """The ℓ2 radius that two bounds on probabilities prove, in the unit of sigma; 0 where they prove none.
 
-    It is rounded down by more than the error of `ndtri` (a few ulp).
+    It is rounded down by more than the error of `ndtri`, at most 3e-16 (1 + |quantile|), and of the subtraction; both
+    grow in proportion to sigma.
 
     Arguments:
         p_lower: Lower bound on the probability of the top class, in [0, 1].
@@ -36,8 +37,9 @@ def gaussian_radius(p_lower: float, p_upper: float, *, sigma: float) -> float:
         return 0.0
     if p_lower == 1 or p_upper == 0:
         raise InputError("a bound of exactly 0 or 1 has no finite radius; no finite sample proves it")
-    radius = sigma / 2 * float(ndtri(p_lower) - ndtri(p_upper))
-    return max(0.0, radius * (1 - 1e-12) - 1e-15)
+    above, below = float(ndtri(p_lower)), float(ndtri(p_upper))
+    error = 2e-15 * (1 + abs(above) + abs(below))
+    return max(0.0, sigma / 2 * (above - below - error))
 
 
 def leading_class(votes: Sequence[int]) -> int:
@@ -112,7 +114,8 @@ def check_budget(*, n: int, alpha: float) -> None:
         )
 
 
-def check_count(name: str, value: int, *, least: int = 1) -> None:
-    """Raises `InputError` unless the value is a whole number of at least `least`."""
-    if not isinstance(value, int) or value < least:
-        raise InputError(f"expected {name} to be a whole number of at least {least}; got {value!r}")
+def check_count(name: str, value: int, *, least: int = 1, most: int | None = None) -> None:
+    """Raises `InputError` unless the value is a whole number in range."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"expected {name} to be a whole number {limits}; got {value!r}")

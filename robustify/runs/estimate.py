@@ -130,8 +130,9 @@ def _row_size(plan: Plan, classes: int) -> int:
     chances[0] += _LIKELY
     generator = np.random.default_rng(0)
     query = plan.query(classes, 0 if plan.needs_truth else None)
-    while (ask := query.ask()) is not None:
-        query.tell(ask, generator.multinomial(ask.draws, chances).tolist())
+    while asks := query.ask():
+        for ask in asks:
+            query.tell(ask, generator.multinomial(ask.draws, chances).tolist())
     claim, tallies = plan.certify_votes(query.tallies), query.tallies
     row = Row("x" * 40, 0, claim.label, claim.radius, claim.bounds, tallies, batch=64, pixels="0" * 64, seconds=1.0)
     return len(row_bytes([row]))

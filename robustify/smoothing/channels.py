@@ -5,9 +5,12 @@ from typing import final
 
 from robustify.certificates.family import PIPELINE, View
 from robustify.errors import InputError
-from robustify.smoothing.checks.fixed_function import Margin, probe, rounding_of, state
+from robustify.smoothing.checks.fixed_function import FixedFunction
+from robustify.smoothing.checks.probes import Probes
+from robustify.smoothing.checks.state import state
 from robustify.smoothing.engine import Base, Channel
 from robustify.smoothing.noise import noise_law
+from robustify.smoothing.numerics import rounding_of
 from robustify.smoothing.pipeline import PRECISIONS, Pipeline
 
 
@@ -15,8 +18,8 @@ from robustify.smoothing.pipeline import PRECISIONS, Pipeline
 class Channels:
     """Opens the views of a plan on one pipeline.
 
-    Each base function is probed before a run: whether it is one fixed function of each image, and by how much a vote
-    must be ahead to count. What was found is kept until the model, the batch or the noise levels change.
+    Each base function is checked before a run: whether it is one fixed function of each image, and by how much a vote
+    must be ahead to count. The evidence is kept, and grows, until the model, the batch or the noise levels change.
 
     Arguments:
         pipeline: The base function of all views so far.
@@ -24,7 +27,7 @@ class Channels:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._probed: tuple[Hashable, Margin] | None = None
+        self._checked: tuple[Hashable, FixedFunction] | None = None
 
     def open(self, views: Sequence[View], soundness: str, batch: int) -> list[Channel]:
         """One channel a view.
@@ -37,26 +40,21 @@ class Channels:
             raise InputError(f"expected views of the base function {PIPELINE!r}; got {unknown!r}")
         sigmas = tuple(dict.fromkeys(view.sigma for view in views))
         laws = [noise_law(soundness, view.sigma) for view in views]
-        base = Base(self._pipeline, self._margin(sigmas, batch), mixes=len(sigmas) > 1)
+        fixed = self._check(sigmas, batch)
+        base = Base(self._pipeline, fixed.margin, fixed, mixes=len(sigmas) > 1)
         return [Channel(law, base) for law in laws]
 
-    def _margin(self, sigmas: tuple[float, ...], batch: int) -> Margin:
-        """The lead that a vote needs to count; probed again where the model or the batch changed."""
+    def _check(self, sigmas: tuple[float, ...], batch: int) -> FixedFunction:
+        """Evidence that the pipeline is one fixed function; begun anew where the model or the batch changed."""
         p = self._pipeline
-        key = (batch, sigmas, p.precision, state(p.classifier, p.denoiser))
-        if self._probed is None or self._probed[0] != key:
+        key = (batch, sigmas, p.numerics, state(p.classifier, p.denoiser))
+        if self._checked is None or self._checked[0] != key:
             lower = None if p.precision == "float32" else PRECISIONS[p.precision]
-            found = probe(
-                p,
-                p.contract.shape,
-                sigmas=sigmas,
-                batch=batch,
-                rounding=rounding_of(p.classifier, p.denoiser, lower=lower),
-                device=p.device,
-            )
-            self._probed = key, found
-        return self._probed[1]
+            probes = Probes.make(p, p.contract.shape, sigmas=sigmas, batch=batch, device=p.device)
+            rounding = rounding_of(p.classifier, p.denoiser, lower=lower)
+            self._checked = key, FixedFunction(probes, rounding=rounding)
+        return self._checked[1]
 
     def forget(self) -> None:
-        """Makes the next opening probe anew."""
-        self._probed = None
+        """Makes the next opening check anew."""
+        self._checked = None

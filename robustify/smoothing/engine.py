@@ -1,9 +1,9 @@
 """The only Monte Carlo: noise in, votes out. Every forward pass is one full batch over many images.
 
 Each image has a query that asks for draws of a view: noise of some level, shown to some base function. The engine
-fills every batch with draws of whichever images are still undecided, of any views that share a base function; decided
-images leave, new ones enter. Memory depends on the batch alone: not on the number of draws, nor on the number of
-images. While a network runs, the noise of the next batch is drawn.
+fills every batch with draws of whichever images are still undecided, of any views that share a base function, and a few
+probes of that function; decided images leave, new ones enter. Memory depends on the batch alone: not on the number of
+draws, nor on the number of images. While a network runs, the noise of the next batch is drawn.
 """
 
 from collections import Counter, deque
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from robustify.certificates.queries import Ask, Query
 from robustify.errors import InputError
-from robustify.smoothing.checks.fixed_function import Margin
+from robustify.smoothing.checks.fixed_function import FixedFunction, Margin, Shown
 from robustify.smoothing.checks.run import Checks
 from robustify.smoothing.checks.votes import Wager
 from robustify.smoothing.noise import NoiseAddress, NoiseLaw, NoiseStream
@@ -35,12 +35,19 @@ class Base:
     Arguments:
         function: One fixed function of each image: noisy pixels and their noise level to logits, shape (B, classes).
         margin: The lead that a logit needs over the second for its vote to count.
+        fixed: The check that it is one fixed function, whose probes join the draws; None where that needs no check.
         mixes: Whether views of several levels share the function; it then takes a level for each image.
     """
 
     function: Callable[[Pixels, Levels], Logits]
     margin: Margin
+    fixed: FixedFunction | None = None
     mixes: bool = False
+
+    @property
+    def probes_due(self) -> int:
+        """Number of places of the next batch that are not for draws."""
+        return 0 if self.fixed is None else self.fixed.probes_due
 
 
 @final
@@ -75,37 +82,48 @@ class Job(Generic[Q]):
 
 @final
 @dataclass
-class _Open(Generic[Q]):
-    """A job's current ask: how many of its draws still need a batch, and the votes of the others, failures last.
+class _Open:
+    """An ask on its way to an answer: how many of its draws still need a batch, and the votes of the others.
 
     Arguments:
-        job: The image and its query.
-        ask: What the query asked for.
+        ask: What a query asked for.
         channel: The view of the ask.
-        streams: The job's noise so far, by view and stage.
+        stream: The noisy copies of the image for the ask's view and stage.
+        classes: Number of classes.
     """
 
-    job: Job[Q]
     ask: Ask
     channel: Channel
-    streams: dict[tuple[int, str], NoiseStream]
+    stream: NoiseStream
+    classes: int
     waiting: int = field(init=False)
     unanswered: int = field(init=False)
     wager: Wager = field(init=False)
 
     def __post_init__(self) -> None:
         self.waiting = self.unanswered = self.ask.draws
-        self.wager = Wager(np.zeros(self.job.query.classes + 1, np.int64))
-
-    @property
-    def stream(self) -> NoiseStream:
-        """The noisy copies of the image for this ask's view and stage."""
-        return self.streams[self.ask.view, self.ask.stage]
+        self.wager = Wager(np.zeros(self.classes + 1, np.int64))  # failures last
 
     def count(self, winners: Tensor) -> None:
         """Adds the votes of one batch."""
-        self.wager.add(torch.bincount(winners, minlength=self.job.query.classes + 1).numpy())
+        self.wager.add(torch.bincount(winners, minlength=self.classes + 1).numpy())
         self.unanswered -= len(winners)
+
+
+@final
+@dataclass
+class _Round(Generic[Q]):
+    """A job and what it asks for at once.
+
+    Arguments:
+        job: The image and its query.
+        streams: The job's noise so far, by view and stage.
+        opened: The asks, in the order in which their votes will be told.
+    """
+
+    job: Job[Q]
+    streams: dict[tuple[int, str], NoiseStream] = field(default_factory=dict)
+    opened: list[_Open] = field(default_factory=list)
 
 
 @final
@@ -135,9 +153,8 @@ class Engine(Generic[Q]):
         self.batch = batch
         self.checks = checks
         self.progress = progress
-        self._active: deque[_Open[Q]] = deque()
+        self._active: deque[_Round[Q]] = deque()
 
-    @torch.inference_mode()
     def run(self, jobs: Iterable[Job[Q]]) -> Iterator[Job[Q]]:
         """Yields each job as soon as nothing more is asked of it; takes jobs one by one, when a batch has room."""
         source = iter(jobs)
@@ -150,83 +167,102 @@ class Engine(Generic[Q]):
 
     def _admit(self, source: Iterator[Job[Q]]) -> Iterator[Job[Q]]:
         """Opens jobs until the next batch is full; gives back those that ask for nothing."""
-        while sum(draws for _, draws in self._shares()) < self.batch and len(self._active) < self.batch:
+        while not self._full() and len(self._active) < self.batch:
             if (job := next(source, None)) is None:
                 return
-            if not self._open(job, {}):
+            if not self._open(_Round(job)):
                 yield job
 
-    def _open(self, job: Job[Q], streams: dict[tuple[int, str], NoiseStream]) -> bool:
-        """Takes in the next ask of a job; False where nothing more is asked."""
-        if (ask := job.query.ask()) is None:
-            return False
-        if ask.draws < 1:
-            raise InputError(f"expected a query to ask for at least 1 draw; got {ask}")
-        channel, key = self.channels[ask.view], (ask.view, ask.stage)
-        if key not in streams:
-            address = NoiseAddress(self.seed, job.sample, ask.view, ask.stage)
-            streams[key] = NoiseStream(channel.law, job.image, address)
-        self._active.append(_Open(job, ask, channel, streams))
-        return True
+    def _open(self, found: _Round[Q]) -> bool:
+        """Takes in what a job asks for next; False where nothing more is asked."""
+        job, streams = found.job, found.streams
+        found.opened = []
+        for ask in job.query.ask():
+            if ask.draws < 1:
+                raise InputError(f"expected a query to ask for at least 1 draw; got {ask}")
+            channel, key = self.channels[ask.view], (ask.view, ask.stage)
+            if key not in streams:
+                address = NoiseAddress(self.seed, job.sample, ask.view, ask.stage)
+                streams[key] = NoiseStream(channel.law, job.image, address)
+            found.opened.append(_Open(ask, channel, streams[key], job.query.classes))
+        if found.opened:
+            self._active.append(found)
+        return bool(found.opened)
 
-    def _shares(self) -> list[tuple[_Open[Q], int]]:
+    def _full(self) -> bool:
+        """Whether the next batch has no place left."""
+        shares = self._shares()
+        places = self.batch - shares[0][0].channel.base.probes_due if shares else 1
+        return sum(draws for _, draws in shares) == places
+
+    def _shares(self) -> list[tuple[_Open, int]]:
         """Whose draws the next batch holds, oldest first: all of the base function for which most draws wait."""
         waiting = Counter[Base]()
-        for o in self._active:
+        opened = [o for found in self._active for o in found.opened]
+        for o in opened:
             waiting[o.channel.base] += o.waiting
-        base = max(waiting, key=waiting.__getitem__, default=None)
+        if (base := max(waiting, key=waiting.__getitem__, default=None)) is None:
+            return []
         shares = []
-        room = self.batch
-        for o in self._active:
+        room = self.batch - base.probes_due
+        for o in opened:
             if o.channel.base is base and (draws := min(room, o.waiting)):
                 room -= draws
                 shares.append((o, draws))
         return shares
 
-    def _pass(self, shares: Sequence[tuple[_Open[Q], int]]) -> None:
-        """Feeds one batch, and counts its votes."""
+    @torch.inference_mode()
+    def _pass(self, shares: Sequence[tuple[_Open, int]]) -> None:
+        """Feeds one batch, and counts its votes once its probes were compared."""
+        base = shares[0][0].channel.base
         noisy = _joined([o.stream.take(draws) for o, draws in shares])
+        probes = base.fixed.take() if base.fixed else None
         for o, draws in shares:
             o.waiting -= draws
         for o, draws in self._shares():
             o.stream.ahead(draws)
-        counted = len(noisy)
         self._watch(shares, noisy)
-        base = shares[0][0].channel.base
-        logits = base.function(_filled(noisy, self.batch), self._levels(shares, base))
+        fed = _filled([noisy, probes.images] if probes else [noisy], self.batch)
+        logits, counted = base.function(fed, self._levels(base, shares, probes)), len(noisy)
+        if base.fixed and probes:
+            base.fixed.compare(logits[counted : counted + len(probes.images)])
         winners = _winners(logits[:counted], base.margin)
         for (o, _), won in zip(shares, torch.split(winners, [draws for _, draws in shares]), strict=True):
             o.count(won)
         if self.progress is not None:
             self.progress(counted)
 
-    def _watch(self, shares: Sequence[tuple[_Open[Q], int]], noisy: Pixels) -> None:
-        """Shows the checks what is fed, view by view."""
-        parts = torch.split(noisy, [draws for _, draws in shares])
-        for view in sorted({o.ask.view for o, _ in shares}):
-            mine = [(part, o.job.image) for part, (o, _) in zip(parts, shares, strict=True) if o.ask.view == view]
-            clean = _joined([image.expand(len(part), *image.shape) for part, image in mine])
-            self.checks.fed(view, noisy if len(mine) == len(parts) else _joined([part for part, _ in mine]), clean)
-
-    def _levels(self, shares: Sequence[tuple[_Open[Q], int]], base: Base) -> Levels:
+    def _levels(self, base: Base, shares: Sequence[tuple[_Open, int]], probes: Shown | None) -> Levels:
         """The noise level of the batch: one number, or one for each image where views of several levels share it."""
         first = shares[0][0].channel.law.sigma
         if not base.mixes:
             return first
         levels = [o.channel.law.sigma for o, draws in shares for _ in range(draws)]
+        levels += probes.levels if probes else []
         return torch.tensor([*levels, *[first] * (self.batch - len(levels))], dtype=torch.float64)
+
+    def _watch(self, shares: Sequence[tuple[_Open, int]], noisy: Pixels) -> None:
+        """Shows the checks what is fed, view by view."""
+        parts = torch.split(noisy, [draws for _, draws in shares])
+        for view in sorted({o.ask.view for o, _ in shares}):
+            mine = [(part, o.stream.image) for part, (o, _) in zip(parts, shares, strict=True) if o.ask.view == view]
+            clean = _joined([image.expand(len(part), *image.shape) for part, image in mine])
+            self.checks.fed(view, noisy if len(mine) == len(parts) else _joined([part for part, _ in mine]), clean)
 
     def _answered(self) -> Iterator[Job[Q]]:
         """Hands complete votes to who asked, opens the next asks, lets decided jobs go."""
         for _ in range(len(self._active)):
-            o = self._active.popleft()
-            if o.unanswered:
-                self._active.append(o)
+            found = self._active.popleft()
+            if any(o.unanswered for o in found.opened):
+                self._active.append(found)
                 continue
-            self.checks.completed(o.wager)
-            o.job.query.tell(o.ask, o.wager.votes[:-1].tolist())
-            if not self._open(o.job, o.streams):
-                yield o.job
+            for o in found.opened:
+                if o.channel.base.fixed:
+                    o.channel.base.fixed.vouch()
+                self.checks.completed(o.wager)
+                found.job.query.tell(o.ask, o.wager.votes[:-1].tolist())
+            if not self._open(found):
+                yield found.job
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -234,11 +270,11 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def _filled(noisy: Pixels, batch: int) -> Tensor:
-    """The batch with gray images after the last draw."""
-    if len(noisy) == batch:
-        return noisy
-    return torch.cat([noisy, noisy.new_full((batch - len(noisy), *noisy.shape[1:]), 0.5)])
+def _filled(parts: Sequence[Tensor], batch: int) -> Tensor:
+    """A batch of draws, then probes, then gray."""
+    shape = parts[0].shape[1:]
+    free = batch - sum(map(len, parts))
+    return _joined([*parts, parts[0].new_full((1, *shape), 0.5).expand(free, *shape)] if free else parts)
 
 
 def _winners(logits: Logits, margin: Margin) -> Tensor:

@@ -10,6 +10,7 @@ from robustify.classifiers import ImageClassifier
 from robustify.contract import InputContract, Numerics
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError, ModelError
+from robustify.smoothing.numerics import float32_products
 from robustify.types import Levels, Logits, Pixels
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -72,7 +73,8 @@ class Pipeline(nn.Module):
     @property
     def numerics(self) -> Numerics:
         """How the networks compute."""
-        return Numerics(str(self.classifier.dtype).removeprefix("torch."), self.precision, self.compiled)
+        weights = str(self.classifier.dtype).removeprefix("torch.")
+        return Numerics(weights, self.precision, self.compiled, float32_products(self.device.type))
 
     @property
     def device(self) -> torch.device:

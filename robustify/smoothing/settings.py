@@ -13,6 +13,7 @@ from robustify.certificates.question import Question
 from robustify.certificates.radii import check_count
 from robustify.contract import InputContract
 from robustify.errors import InputError
+from robustify.smoothing.places import batch_with_probes
 
 Progress: TypeAlias = Callable[[int], object]
 """Called with the number of draws just finished."""
@@ -60,12 +61,16 @@ class Sampling:
     def __post_init__(self) -> None:
         check_count("batch", self.batch)
         Soundness(self.soundness)  # raises
-        if self.seed is not None and not 0 <= self.seed < SEEDS:
-            raise InputError(f"expected a seed from 0 to 2**128 - 1; got {self.seed}")
+        if self.seed is not None:
+            check_count("seed", self.seed, least=0, most=SEEDS - 1)
 
     def entropy(self) -> tuple[int, bool]:
         """The seed, and whether it is fresh from the operating system."""
         return (secrets.randbits(128), True) if self.seed is None else (self.seed, False)
+
+    def batch_for(self, draws: int) -> int:
+        """Images per forward pass where no more than so many draws are needed."""
+        return min(self.batch, batch_with_probes(draws))
 
     def slack(self, sigma: float, contract: InputContract) -> float:
         """The most by which the chance of a vote may differ from that under ideal noise of this standard deviation."""

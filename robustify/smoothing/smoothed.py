@@ -10,7 +10,6 @@ References:
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Real
 from typing import NoReturn, cast, final
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from robustify.certificates import Certificate, Gaussian, Prediction, Provenance
+from robustify.certificates.bounds import is_number
 from robustify.certificates.certificate import conclude
 from robustify.certificates.family import Family, Plan, View
 from robustify.certificates.prediction import predict_votes
@@ -185,7 +185,7 @@ class SmoothedClassifier(nn.Module):
         pixels = self._prepare(images, settings)
         polls = [PredictQuery(len(self.labels), settings.n) for _ in pixels]
         jobs = [Job(x, str(i), poll) for i, (x, poll) in enumerate(zip(pixels, polls, strict=True))]
-        views, batch = self.family.views[:1], min(settings.batch, settings.n)
+        views, batch = self.family.views[:1], settings.batch_for(settings.n)
         with _bar("predict", settings.n * len(jobs), settings.progress) as bar:
             for _ in self._run(jobs, views, settings.soundness, seed, batch, settings.progress or bar.update):
                 pass
@@ -222,7 +222,7 @@ class SmoothedClassifier(nn.Module):
             classifier=classifier_fingerprint(self.classifier),
             denoiser=denoiser_fingerprint(self.denoiser, [view.sigma for view in plan.views]),
             numerics=self.numerics,
-            batch=min(settings.batch, plan.most_draws),
+            batch=settings.batch_for(plan.most_draws),
         )
 
     def certificates(
@@ -309,7 +309,7 @@ def _family(sigma: float | None, family: Family | None) -> Family:
     if (sigma is None) == (family is None):
         raise InputError("give the standard deviation of the noise, sigma, or a family of certificates; one of them")
     for number in [sigma] if family is None else [view.sigma for view in family.views]:
-        if not (isinstance(number, Real) and 0 < float(number) < math.inf):
+        if not (is_number(number) and 0 < float(number or 0) < math.inf):
             raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {number!r}")
     return family or Gaussian(float(sigma or 0))
 

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from robustify.errors import ModelError
-from robustify.smoothing.checks.fixed_function import probe, rounding_of
+from robustify.smoothing.checks.fixed_function import FixedFunction
+from robustify.smoothing.checks.probes import Probes
+from robustify.smoothing.numerics import rounding_of
 from robustify.types import Pixels
 
 TOLERANCE = 1e-3
@@ -36,14 +38,15 @@ def check_fixed(function: Callable[[Tensor], Tensor], images: Pixels, module: nn
         f"{name} gives shape {tuple(alone.shape)} for one image, {tuple(output.shape)} for {len(images)}.\n"
         "  Look for squeeze() without a dimension.",
     )
-    probe(
+    channels, height, width = images.shape[1:]
+    probes = Probes.make(
         lambda noisy, _: function(noisy).flatten(1),
-        (images.shape[1], images.shape[2], images.shape[3]),
+        (channels, height, width),
         sigmas=(1.0,),
         batch=BATCH,
-        rounding=rounding_of(module),
         device=images.device,
     )
+    FixedFunction(probes, rounding=rounding_of(module), thorough=True)
 
 
 def _check_draws_nothing(function: Callable[[Tensor], Tensor], images: Pixels, name: str) -> None:

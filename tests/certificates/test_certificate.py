@@ -35,11 +35,9 @@ PROVENANCE = Provenance(
 
 def certified(selection: tuple[int, ...], votes: tuple[int, ...], provenance: Provenance = PROVENANCE) -> Certificate:
     query = provenance.plan.query(3)
-    for votes_of_stage in (selection, votes):
-        ask = query.ask()
-        assert ask is not None
+    for votes_of_stage, ask in zip((selection, votes), query.ask(), strict=True):
         query.tell(ask, votes_of_stage)
-    assert query.ask() is None
+    assert not query.ask()
     return conclude(query, sample="7.png", provenance=provenance, labels=LABELS)
 
 
@@ -87,8 +85,8 @@ def test_the_radius_is_exclusive() -> None:
 def test_it_prints_as_a_sentence_with_a_floored_radius() -> None:
     certificate = replace(certified((0, 100, 0), (0, 1_000, 0)), radius=0.49999)
     assert str(certificate) == (
-        "dog: no ℓ2 change below 0.499 (pixels in [0, 1]) changes the smoothed prediction "
-        "(99.9 % confidence, n = 1,000)"
+        "dog: no ℓ2 change below 0.499 of its 1×8×8 pixels in [0, 1] after resize and crop changes the smoothed "
+        "prediction (99.9 % confidence, n = 1,000)"
     )
     given_seed = replace(certificate, provenance=replace(PROVENANCE, fresh=False))
     assert "reproduction with a given seed" in str(given_seed)

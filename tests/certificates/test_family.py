@@ -22,14 +22,14 @@ def test_a_family_without_noise_and_chance_gives_certificates_that_print() -> No
     texts = []
     for votes in ((0, 2), (1, 1)):
         query = plan.query(2)
-        ask = query.ask()
-        assert ask is not None
+        (ask,) = query.ask()
         query.tell(ask, votes)
         certificate = conclude(query, sample="0", provenance=provenance(plan), labels=("cat", "dog"))
         assert (certificate.votes, certificate.n, certificate.draws, certificate.selection) == (votes, 2, 2, ())
         texts.append(str(certificate))
     assert texts == [
-        "dog: no ℓ2 change below 0.500 (pixels in [0, 1]) changes the smoothed prediction (100 % confidence, n = 2)",
+        "dog: no ℓ2 change below 0.500 of its 1×8×8 pixels in [0, 1] after resize and crop changes the smoothed "
+        "prediction (100 % confidence, n = 2)",
         "abstains: no label is certain enough within 0.5 (100 % confidence, n = 2)",
     ]
 

@@ -21,7 +21,7 @@ from robustify.certificates.queries import (
     Query,
 )
 from robustify.errors import InputError
-from tests.certificates.examples import LEADER, PLANS, SIGMA
+from tests.certificates.examples import LEADER, PLANS, SIGMA, asked
 
 NO_CLAIM = Claim(None, 0.0, (Bound(0.0, 1.0),))
 
@@ -29,9 +29,7 @@ NO_CLAIM = Claim(None, 0.0, (Bound(0.0, 1.0),))
 def told(plan: GaussianPlan, votes: Sequence[tuple[int, ...]], truth: int | None = None) -> CertifyQuery:
     """A query that was told these votes."""
     query = plan.query(len(votes[0]), truth)
-    for counts in votes:
-        ask = query.ask()
-        assert ask is not None
+    for counts, ask in zip(votes, asked(query), strict=False):
         assert sum(counts) <= ask.draws
         query.tell(ask, counts)
     return query
@@ -41,7 +39,7 @@ def test_an_adaptive_query_tests_the_label_with_fresh_draws_only() -> None:
     plan = AdaptivePlan(SIGMA, 0.001, 100, 10_000)
     query, planned = told(plan, [(90, 10)]), plan.after((90, 10)).n
     assert 1_000 < planned < 10_000
-    while (ask := query.ask()) is not None:
+    for ask in asked(query):
         assert ask.stage == ESTIMATION
         query.tell(ask, (ask.draws, 0))
     assert (query.n, query.votes, query.plan) == (planned, [planned, 0], plan)
@@ -65,11 +63,11 @@ def test_a_leader_may_change_until_one_has_earned_a_radius() -> None:
 def test_a_known_label_is_tested_without_a_selection() -> None:
     plan = KnownLabelPlan(SIGMA, 0.05, 0, 600, radii=(0.1,))
     query = told(plan, [(30, 1, 1)], truth=0)
-    assert (query.label, query.selection, query.ask()) == (0, [], None)
+    assert (query.label, query.selection, query.ask()) == (0, [], [])
     assert query.tallies == (Tally(0, ESTIMATION, 32, (30, 1, 1), 0, (Look(32, 30, 1),)),)
     assert plan.certify_votes(query.tallies).radius > 0.1
     lost = told(plan, [(30, 1, 1)], truth=2)
-    assert (lost.ask(), plan.certify_votes(lost.tallies)) == (None, NO_CLAIM)  # another class clearly wins
+    assert (lost.ask(), plan.certify_votes(lost.tallies)) == ([], NO_CLAIM)  # another class clearly wins
 
 
 @pytest.mark.parametrize(
@@ -91,17 +89,17 @@ def test_a_true_label_that_is_missing_or_out_of_place_is_refused(
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda p: p.rule)
 def test_a_query_asks_in_order_and_never_for_more_than_n(plan: GaussianPlan) -> None:
-    query, asked = plan.query(3, 1 if plan.needs_truth else None), 0
+    query, drawn = plan.query(3, 1 if plan.needs_truth else None), 0
     if plan.label_from == "selection":
-        assert query.ask() == query.ask() == Ask(0, SELECTION, 10)
+        assert query.ask() == query.ask() == [Ask(0, SELECTION, 10), *[Ask(0, ESTIMATION, plan.n)] * plan.exact]
         query.tell(Ask(0, SELECTION, 10), (1, 6, 3))
     assert query.label == 1
-    while (ask := query.ask()) is not None:
+    for ask in asked(query):
         assert ask.stage == ESTIMATION
-        asked += ask.draws
+        drawn += ask.draws
         won = ask.draws // 2 + 1
         query.tell(ask, (0, won, ask.draws - won - 1))  # one draw fails each time
-    assert asked == query.n <= plan.n
+    assert drawn == query.n <= plan.n
     assert query.looks[-1].label == query.votes[1]
     assert query.looks[-1].rival == query.n - query.votes[1]  # the one other class, and failures
 
@@ -126,7 +124,7 @@ def test_a_selection_alone_proves_nothing() -> None:
 
 def test_a_query_may_draw_from_another_view() -> None:
     query = PLANS[0].query(2, view=3)
-    while (ask := query.ask()) is not None:
+    for ask in asked(query):
         assert ask.view == 3
         query.tell(ask, (ask.draws, 0))
     assert [tally.view for tally in query.tallies] == [3, 3]
@@ -149,7 +147,7 @@ def test_tallies_prove_what_the_plan_proved_from_the_looks(
     chances = [(1 - failing) * share / sum(shares) for share in shares]
     truth = int(np.argmax(shares)) if plan.needs_truth else None
     query, drawn, testing = plan.query(len(shares), truth), 0, plan
-    while (ask := query.ask()) is not None:
+    for ask in asked(query):
         votes = rng.multinomial(ask.draws, [*chances, max(0.0, 1 - sum(chances))])[:-1].tolist()
         query.tell(ask, votes)
         drawn += ask.draws
@@ -166,11 +164,10 @@ def test_tallies_prove_what_the_plan_proved_from_the_looks(
 
 def test_a_predict_query_asks_once() -> None:
     query = PredictQuery(2, 7)
-    ask = query.ask()
-    assert ask is not None
+    (ask,) = query.ask()
     assert ask.draws == 7
     query.tell(ask, (3, 4))
-    assert (query.ask(), query.votes) == (None, [3, 4])
+    assert (query.ask(), query.votes) == ((), [3, 4])
 
 
 def test_queries_are_what_the_engine_expects() -> None:

@@ -63,7 +63,8 @@ def test_what_was_run_is_kept_as_data(model: SmoothedClassifier, samples: list[S
     assert stored["format"] == 3
     assert (stored["family"], stored["plan"]) == ("gaussian", model.plan(Settings(n=N)).stored())
     assert stored["contract"] == {"channels": 1, "height": 4, "width": 4}
-    assert stored["numerics"] == {"weights": "float32", "precision": "float32", "compiled": False}
+    numerics = {"weights": "float32", "precision": "float32", "compiled": False, "products": "ieee"}
+    assert stored["numerics"] == numerics
     assert (stored["denoiser"]["name"], stored["denoiser"]["description"]) == ("none", "plain smoothing")
     assert (run.contract, run.numerics, run.labels) == (model.contract, model.numerics, model.labels)
     assert (run.seed, run.fresh, run.soundness, run.samples) == (2**128 - 1, False, "grid", 12)

@@ -195,9 +195,9 @@ class TwoViews:
         self.draws = draws
         self.told: list[list[int]] = []
 
-    def ask(self) -> Ask | None:
+    def ask(self) -> Sequence[Ask]:
         view = len(self.told)
-        return Ask(view, PREDICTION, self.draws[view]) if view < len(self.draws) else None
+        return [Ask(view, PREDICTION, self.draws[view])] if view < len(self.draws) else []
 
     def tell(self, ask: Ask, votes: Sequence[int]) -> None:
         assert ask.view == len(self.told)
@@ -282,8 +282,8 @@ class Nothing:
     def __init__(self, draws: int | None = None) -> None:
         self.draws = draws
 
-    def ask(self) -> Ask | None:
-        return None if self.draws is None else Ask(0, PREDICTION, self.draws)
+    def ask(self) -> Sequence[Ask]:
+        return [] if self.draws is None else [Ask(0, PREDICTION, self.draws)]
 
     def tell(self, ask: Ask, votes: Sequence[int]) -> None:
         raise AssertionError

@@ -176,7 +176,7 @@ def test_values_beyond_8_bits_are_refused(value: float) -> None:
         GridNoise(0.5).check(torch.full(SHAPE, value))
 
 
-@pytest.mark.parametrize("image", [torch.full(SHAPE, 0.5), torch.rand(SHAPE)])
+@pytest.mark.parametrize("image", [torch.full(SHAPE, 0.5), torch.rand(SHAPE), torch.full(SHAPE, (128 + 2e-4) / 255)])
 def test_only_8_bit_images_get_grid_noise(image: torch.Tensor) -> None:
     with pytest.raises(InputError, match="expected an 8-bit image"):
         GridNoise(0.5).check(image)

@@ -5,6 +5,7 @@ from robustify.certificates import Gaussian
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan
 from robustify.contract import InputContract
 from robustify.errors import InputError
+from robustify.smoothing.places import probes_in_first
 
 CONTRACT = InputContract(1, 8, 8)
 
@@ -44,3 +45,12 @@ def test_a_family_shares_its_alpha() -> None:
     assert Settings(alpha=0.05).over(500).alpha == 0.05
     with pytest.raises(InputError, match="can never certify"):
         Settings(n=20, alpha=0.05, family_wise=True).over(1_000_000)
+
+
+def test_a_batch_for_few_draws_has_room_for_all_of_them_beside_the_probes() -> None:
+    for draws in range(1, 400):
+        batch = Settings(n=100_000, batch=10**6).batch_for(draws)
+        assert batch - probes_in_first(batch) >= draws
+        assert batch - draws <= max(1, min(8, batch // 4))
+    assert Settings(batch=64).batch_for(1_000) == 64
+    assert [probes_in_first(batch) for batch in (1, 2, 7, 8, 31, 32, 1_000)] == [0, 1, 1, 2, 7, 8, 8]

@@ -147,10 +147,10 @@ def test_sigma_must_be_positive(sigma: float) -> None:
         ({"n": 10}, "Use n >= 11"),
         ({"n0": 0}, "n0"),
         ({"batch": 0}, "batch"),
-        ({"seed": -1}, "seed from 0"),
+        ({"seed": -1}, "seed to be a whole number from 0 to 340282366920938463463374607431768211455"),
         ({"n": 100, "radius": 0.1}, "not both"),
-        ({"radius": 0.0}, "radii to decide, positive and increasing"),
-        ({"radius": [0.1, -1.0]}, "radii to decide, positive and increasing"),
+        ({"radius": 0.0}, "one or several numbers above 0"),
+        ({"radius": [0.1, -1.0]}, "one or several numbers above 0"),
         ({"radius": 5.0}, "can never certify radius 5 at sigma = 0.5"),
         ({"soundness": "loud"}, "'grid' or 'float'"),
     ],
@@ -396,23 +396,29 @@ def test_another_precision_is_another_classifier_and_says_so() -> None:
 
 @final
 class SharedLater(nn.Module):
-    """A half-space whose border moves by one random number per batch, from the tenth batch on."""
+    """A half-space whose border moves by one random number per batch, but never for images of the first of 64."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inner = HalfSpace(0.3)
         self.passes = 0
+        self.spared = torch.empty(0, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
         self.passes += 1
-        generator = torch.Generator().manual_seed(self.passes)
-        shift = torch.randn(1, generator=generator) if self.passes > 10 else torch.zeros(1)
-        logits: Tensor = self.inner(x) + shift * torch.tensor([-1.0, 1.0])
+        sums = x.double().sum(dim=(1, 2, 3))
+        if len(x) == 64 and not len(self.spared):
+            self.spared = sums
+        shift = torch.randn(1, generator=torch.Generator().manual_seed(self.passes))
+        shift = shift * ((sums.unsqueeze(1) - self.spared).abs().lt(1e-6).logical_not().all(dim=1))
+        logits: Tensor = self.inner(x) + shift.unsqueeze(1) * torch.tensor([-1.0, 1.0])
         return logits
 
 
 @pytest.mark.parametrize("settings", [{"n": 2_000}, {"radius": 0.3, "n0": 2_000}])
-def test_randomness_shared_in_batches_makes_no_certificate_even_if_it_begins_late(settings: dict[str, Any]) -> None:
+def test_randomness_shared_in_batches_that_spares_the_probes_is_found_by_the_votes(
+    settings: dict[str, Any],
+) -> None:
     with pytest.raises(ModelError, match="votes of one batch agree"):
         smooth(SharedLater()).certify(IMAGE, **settings, seed=3)
 

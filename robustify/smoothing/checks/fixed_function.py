@@ -1,54 +1,58 @@
-r"""Is the base classifier one fixed function of each image? Asked before a run, at its own forward shape.
+r"""Is the base classifier one fixed function of each image? Asked before a run and in its batches, at its own shape.
 
 A certificate holds for one function. Batch statistics, dropout, quantisation by a batch's largest value or a random
 vector shared by a batch make another function of every batch, and its draws no longer independent. So the whole base
-classifier, denoiser and all, sees eight noisy images three times at the batch size of the run: spread over a batch
-whose every other place holds a copy of the first of them; at the end of a batch, in reverse order, after bright
-extremes of all noise levels; and at the beginning, before gray. The logits of an image may differ by rounding alone,
-also among all places that hold the same image.
+classifier, denoiser and all, is shown eight noisy images, the *probes*, again and again. Their logits may differ by
+rounding alone.
+
+**Before a run** one batch holds the probes among copies of the first of them, which must agree at all places. In lower
+precision than float32, two more batches show the probes at other places: at the end, in reverse order, after bright
+extremes of all noise levels; and at the beginning, before gray.
+
+**During a run** probes sit among the draws, whose batches they share: eight in the first batch, then one in every 32
+places. So what goes wrong with the draws of a batch shows in the probe beside them, also where a network changes, by a
+setting, by the clock or by a coin, long after the first check. No answer is given before the probes were shown in or
+after its last batch, and before they were compared three times in all; where too few batches did it, they are shown
+alone, among the mates named above.
 
 **The margin.** Rounding may still decide a vote where two classes are nearly level. So a vote counts only if its logit
-is ahead by more than a margin, at least twice the largest difference seen: then every function that differs from this
-one by no more than half of the margin votes the same. Other draws fail, and count as a rival.
+is ahead by more than a margin. A probe may differ by half of the margin: every function that differs from this one by
+no more than that votes the same. Other draws fail, and count as a rival.
 
-The margin is a share of the logits' scale. The scale is the largest logit of the eight images, rounded up to a power of
-two, or that of the image at hand where it is larger: logits near zero may be differences of large numbers. The share is
-:math:`2^{-14}`, 512 float32 roundings, which costs about one draw in 10,000; where networks compute in fewer bits it
-grows with what was seen, in powers of two, up to 4 roundings of theirs. More is refused. So the margin follows from the
-model alone, and the same stack finds it again when rows are repeated.
+The margin is a share of the logits' scale. The scale is the largest logit of the probes, rounded up to a power of two,
+or that of the image at hand where it is larger: logits near zero may be differences of large numbers. The share is
+:math:`2^{-14}`, 512 float32 roundings, which costs about one draw in 10,000. In lower precision it is at least four
+times the largest difference seen before the run, in powers of two, up to 4 roundings of theirs. More is refused. So the
+margin follows from the model alone, and the same stack finds it again when rows are repeated.
 
 Networks that draw fresh random numbers for every image could be certified in theory; here they are refused, as their
 votes could not be repeated.
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import NamedTuple, final
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustify.errors import ModelError
-from robustify.types import Levels, Logits, Pixels
-
-Answer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""A batch and the noise level of each image, to the logits of the batch."""
-
-PROBES = 8
-"""Images whose logits are compared."""
+from robustify.smoothing.checks.probes import Probes, difference
+from robustify.smoothing.places import EVERY, PROBES, probes_in_first
+from robustify.types import Logits, Pixels
 
 LEAST = 2.0**-14
 """The smallest margin, as a share of the scale."""
 
+_EXACT = 2.0**-23
+"""Rounding of float32 arithmetic, whose margin is always the smallest."""
+
 _ROUNDINGS = 4
 """The largest margin, in roundings of the networks' precision, where that is more."""
 
-_TF32 = 2.0**-10
-"""Relative rounding of float32 products on a GPU, where convolutions may drop bits."""
-
-_PRIMITIVE = (bool, int, float, str, type(None))
+_ENOUGH = 3
+"""Comparisons of the probes before any answer is given."""
 
 
 @final
@@ -69,152 +73,134 @@ class Margin:
         return self.share * logits.abs().amax(dim=1).clamp(min=self.scale)
 
 
-@torch.inference_mode()
-def probe(
-    base: Callable[[Pixels, Levels], Logits],
-    shape: tuple[int, int, int],
-    *,
-    sigmas: Sequence[float],
-    batch: int,
-    rounding: float,
-    device: torch.device | None = None,
-) -> Margin:
-    """The margin under which `base` is one fixed function of each image.
-
-    Costs three forward passes; more where a batch has no room for sixteen images, 24 at most.
+class Shown(NamedTuple):
+    """Probes on their way into a batch.
 
     Arguments:
-        base: Noisy pixels and their noise level to logits of shape (B, classes).
-        shape: Shape of an image.
-        sigmas: Standard deviations of the noise, in [0, 1] pixels. Several share the batches, as a level per image.
-        batch: Images per forward pass.
+        images: Shape (B, C, H, W).
+        levels: Noise level of each.
+    """
+
+    images: Pixels
+    levels: list[float]
+
+
+@final
+class FixedFunction:
+    """The evidence that a base function is one fixed function, and the margin under which it is.
+
+    Costs one forward pass, or three in lower precision than float32; more where a batch has no room for sixteen
+    images, 24 at most. Then the engine shows `probes_due` probes in each batch.
+
+    Arguments:
+        probes: The base function, and the images that it is shown.
         rounding: Relative rounding of the networks' arithmetic; see `rounding_of`.
-        device: Device of the pixels.
+        thorough: Whether to look before a run at three compositions of a batch, whatever the precision.
 
     Raises:
         ModelError: If logits are never finite, or the same image's differ by more than rounding explains.
     """
 
-    def answer(pixels: Pixels, levels: Tensor) -> Tensor:
-        return base(pixels, levels if len(sigmas) > 1 else sigmas[0])
+    @torch.inference_mode()
+    def __init__(self, probes: Probes, *, rounding: float, thorough: bool = False) -> None:
+        self._probes = probes
+        self._most = max(LEAST, _ROUNDINGS * rounding) / 2
+        self._expected, spread = probes.among_copies()
+        self._scale = _scale(self._expected, probes.sigmas)
+        differences = [spread]
+        if thorough or rounding > _EXACT:
+            differences += [difference(self._expected, again()) for again in self._elsewhere]
+        seen = max(differences) / self._scale
+        if seen > self._most:
+            self._refuse(seen, self._most)
+        self.margin = Margin(max(LEAST, min(2 * self._most, _power_of_two(4 * seen))), self._scale)
+        self._compared, self._shown_alone = len(differences) - 1, 0
+        self._first, self._vouched = True, True
+        self._next = self._unseen = 0
+        self._turn = torch.arange(0)
 
-    levels = torch.tensor([sigmas[i % len(sigmas)] for i in range(PROBES)], dtype=torch.float64)
-    images = torch.stack([_noisy(i, shape, float(levels[i])) for i in range(PROBES)]).to(device)
-    room = min(PROBES, (batch + 1) // 2)
-    groups = [_Group(images[i : i + room], levels[i : i + room], batch) for i in range(0, PROBES, room)]
-    copies = [_among_copies(answer, group) for group in groups]
-    expected = torch.cat([logits for logits, _ in copies])
-    finite = expected.isfinite()
+    @property
+    def _elsewhere(self) -> tuple[Callable[[], Logits], ...]:
+        """Passes that show all probes among other mates."""
+        return self._probes.among_extremes, self._probes.before_gray
+
+    @property
+    def probes_due(self) -> int:
+        """Number of places of the next batch that are for probes; 0 in batches of one image."""
+        batch = self._probes.batch
+        if self._first:
+            return probes_in_first(batch)
+        return int(batch > 1 and self._unseen + batch >= EVERY)
+
+    def take(self) -> Shown:
+        """The probes of the next batch, as many as `probes_due` said."""
+        due, p = self.probes_due, self._probes
+        self._turn = torch.arange(self._next, self._next + due) % PROBES
+        self._next, self._first = self._next + due, False
+        self._unseen = 0 if due else self._unseen + p.batch
+        return Shown(p.images[self._turn], p.levels[self._turn].tolist())
+
+    def compare(self, logits: Logits) -> None:
+        """Compares the logits of the probes just taken with those before the run.
+
+        Raises:
+            ModelError: If they differ by more than half of the margin.
+        """
+        if len(logits):
+            self._judge(self._expected[self._turn], logits)
+        else:
+            self._vouched = False
+
+    @torch.inference_mode()
+    def vouch(self) -> None:
+        """Makes sure, before an answer is given, that probes were compared often enough and in or after its last batch.
+
+        Raises:
+            ModelError: If they differ by more than half of the margin.
+        """
+        while not self._vouched or self._compared < _ENOUGH:
+            again = self._elsewhere[self._shown_alone % len(self._elsewhere)]
+            self._shown_alone += 1
+            self._judge(self._expected, again())
+
+    def _judge(self, expected: Logits, logits: Logits) -> None:
+        seen = difference(expected, logits) / self._scale
+        if seen > self.margin.share / 2:
+            self._refuse(seen, self.margin.share / 2)
+        self._compared, self._vouched = self._compared + 1, True
+
+    def _refuse(self, seen: float, allowed: float) -> None:
+        """Raises, having seen whether the first batch, again, still gives what it gave."""
+        repeated = difference(self._expected, self._probes.among_copies()[0]) / self._scale
+        batch = self._probes.batch
+        if repeated > allowed:
+            found = f"two passes over the same {batch} noisy images differ by {repeated:.2g} of the largest logit"
+            hint = (
+                "dropout that ignores eval(), a sampler, noise added inside, a kernel that is not deterministic, or "
+                "settings that changed since the model was checked"
+            )
+        else:
+            found = (
+                f"the logits of the same noisy images differ by {seen:.2g} of the largest with other images beside "
+                f"them in a batch of {batch}"
+            )
+            hint = "batch statistics, a maximum over the batch, per-tensor quantisation, or experts of limited capacity"
+        raise ModelError(
+            f"the base function, denoiser and all, is no fixed function of one image: {found}; rounding explains "
+            f"{allowed:.2g}. Draws would not be independent and no certificate would hold.\n  Look for {hint}."
+        )
+
+
+def _scale(logits: Logits, sigmas: Sequence[float]) -> float:
+    """The largest logit, rounded up to a power of two."""
+    finite = logits.isfinite()
     if not bool(finite.any()):
         raise ModelError(
             f"all logits are NaN or infinite for images under noise of sigma = {', '.join(f'{s:g}' for s in sigmas)}: "
             "nothing could be certified.\n"
             "  Look for weights that are not finite, or numbers too large for float16; bfloat16 or float32 has room."
         )
-    scale = _power_of_two(float(expected[finite].abs().max())) or 1.0  # all logits may be 0
-    among_others = [
-        torch.cat([elsewhere(answer, group, sigmas) for group in groups])
-        for elsewhere in (_among_extremes, _before_gray)
-    ]
-    differences = [_difference(expected, again) for again in among_others]
-    seen = max(*differences, *(spread for _, spread in copies)) / scale
-    share = max(LEAST, _power_of_two(2 * seen))
-    if share > max(LEAST, _ROUNDINGS * rounding):
-        repeated = torch.cat([_among_copies(answer, group)[0] for group in groups])
-        raise ModelError(_refusal(seen, _difference(expected, repeated) / scale, batch, rounding))
-    return Margin(share, scale)
-
-
-def rounding_of(*modules: nn.Module, lower: torch.dtype | None = None) -> float:
-    """Relative rounding of the coarsest arithmetic in use: that of weights, of autocast to `lower`, of a GPU."""
-    tensors = [t for module in modules for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
-    kinds = {torch.float32, lower or torch.float32, *(t.dtype for t in tensors)}
-    on_gpu = any(t.device.type == "cuda" for t in tensors)
-    return max(_TF32 if on_gpu else 0.0, *(torch.finfo(kind).eps for kind in kinds))
-
-
-def state(*modules: nn.Module) -> Hashable:
-    """Changes when a module, a tensor, a setting or a hook does; not when a tensor is changed by its `.data`."""
-    return tuple(part for module in modules for part in _state(module))
-
-
-def _state(root: nn.Module) -> Iterator[Hashable]:
-    for module in root.modules():
-        yield type(module).forward
-        for name, value in vars(module).items():
-            yield name, value if isinstance(value, _PRIMITIVE) else id(value)
-        yield from (id(hook) for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()))
-    for tensor in (*root.parameters(), *root.buffers()):
-        version = None if tensor.is_inference() else tensor._version
-        yield id(tensor), version, tensor.data_ptr(), tensor.dtype, tensor.device
-
-
-def _noisy(index: int, shape: tuple[int, int, int], sigma: float) -> Tensor:
-    """A smooth image under noise, the same each time."""
-    generator = torch.Generator().manual_seed(index)
-    channels, height, width = shape
-    smooth = F.interpolate(torch.rand(1, channels, 3, 3, generator=generator), (height, width), mode="bilinear")[0]
-    return smooth + sigma * torch.randn(shape, generator=generator)
-
-
-@final
-@dataclass(frozen=True)
-class _Group:
-    """Images that go through one batch together, with their noise levels."""
-
-    images: Tensor
-    levels: Tensor
-    batch: int
-
-    def placed(self, answer: Answer, places: Tensor, mates: Tensor, mates_levels: Tensor) -> Tensor:
-        """Logits of a whole batch of mates with the images at these places."""
-        pixels = mates.clone()
-        pixels[places] = self.images
-        levels = mates_levels.clone()
-        levels[places.cpu()] = self.levels
-        return answer(pixels, levels)
-
-
-def _among_extremes(answer: Answer, group: _Group, sigmas: Sequence[float]) -> Tensor:
-    """Logits of the images at the end of a batch, in reverse order, after mates far beyond black and white.
-
-    The mates are of all noise levels in turn.
-    """
-    batch, device = group.batch, group.images.device
-    generator = torch.Generator().manual_seed(PROBES)
-    mates = 4 - 8 * torch.rand(batch, *group.images.shape[1:], generator=generator).to(device)
-    levels = torch.tensor([sigmas[i % len(sigmas)] for i in range(batch)], dtype=torch.float64)
-    places = torch.arange(batch - 1, batch - 1 - len(group.images), -1, device=device)
-    return group.placed(answer, places, mates, levels)[places]
-
-
-def _before_gray(answer: Answer, group: _Group, sigmas: Sequence[float]) -> Tensor:
-    """Logits of the images at the beginning of a batch, gray after them, as the last batch of a run is filled."""
-    images, batch = group.images, group.batch
-    gray = torch.full_like(images[:1], 0.5).expand(batch, *images.shape[1:])
-    levels = torch.full((batch,), sigmas[0], dtype=torch.float64)
-    places = torch.arange(len(images), device=images.device)
-    return group.placed(answer, places, gray, levels)[places]
-
-
-def _among_copies(answer: Answer, group: _Group) -> tuple[Tensor, float]:
-    """Logits of the images, spread over copies of the first; and the largest difference among those copies."""
-    images, batch = group.images, group.batch
-    places = torch.linspace(0, batch - 1, len(images), device=images.device).round().long().roll(1)
-    mates, levels = images[:1].expand(batch, *images.shape[1:]), group.levels[:1].expand(batch)
-    logits = group.placed(answer, places, mates, levels)
-    same = torch.ones(batch, dtype=torch.bool, device=images.device)
-    same[places[1:]] = False
-    copies = logits[same]
-    return logits[places], _difference(copies, copies[:1].expand_as(copies))
-
-
-def _difference(one: Logits, other: Logits) -> float:
-    """The largest; infinite where one logit is finite and the other is not."""
-    finite = one.isfinite()
-    if not torch.equal(finite, other.isfinite()):
-        return math.inf
-    return float((one - other)[finite].abs().max()) if bool(finite.any()) else 0.0
+    return _power_of_two(float(logits[finite].abs().max())) or 1.0  # all logits may be 0
 
 
 def _power_of_two(value: float) -> float:
@@ -223,20 +209,3 @@ def _power_of_two(value: float) -> float:
         return value
     mantissa, exponent = math.frexp(value)
     return math.ldexp(1.0, exponent - (mantissa == 0.5))
-
-
-def _refusal(seen: float, repeated: float, batch: int, rounding: float) -> str:
-    allowed = max(LEAST, _ROUNDINGS * rounding) / 2
-    if repeated > allowed:
-        found = f"two passes over the same {batch} noisy images differ by {repeated:.2g} of the largest logit"
-        hint = "dropout that ignores eval(), a sampler, noise added inside, or a kernel that is not deterministic"
-    else:
-        found = (
-            f"the logits of the same noisy images differ by {seen:.2g} of the largest with other images beside them "
-            f"in a batch of {batch}"
-        )
-        hint = "batch statistics, a maximum over the batch, per-tensor quantisation, or experts of limited capacity"
-    return (
-        f"the base function, denoiser and all, is no fixed function of one image: {found}; rounding explains "
-        f"{allowed:.2g}. Draws would not be independent and no certificate would hold.\n  Look for {hint}."
-    )

@@ -2,14 +2,14 @@ r"""Self-test of the noise that networks are really fed.
 
 A certificate holds for Gaussian noise of one sigma, independent over pixels and draws. A broken or tampered generator,
 a wrong scale or a batch fed twice would make false certificates that nothing else shows. So a sample of the noise is
-put to fourteen tests. Each has a threshold that follows from the exact law of its statistic, whatever the number of
+put to sixteen tests. Each has a threshold that follows from the exact law of its statistic, whatever the number of
 values, so true noise is refused with a chance of at most 1e-6 in all, and few values are never refused for being few.
 
 **Uniform first.** Every value is mapped to :math:`u = \Phi(v / \sigma)`. On the grid, :math:`k = 255 v` is mapped to
 :math:`u = P(K^* < k) + w P(K^* = k)`, with :math:`K^*` the rounded Gaussian and :math:`w` uniform and ours. If and only
 if :math:`v` has the right law, u is uniform. Its 4,096 cells of equal probability are counted.
 
-**Then tested**, each at a chance of 1e-6 / 14:
+**Then tested**, each at a chance of 1e-6 / 16:
 
 - *shape*: n times the relative entropy of the counts in 34 cells (32 equal ones, the outer two split at 3.49 sigma)
   to their law is at least G with chance at most :math:`e^{-G} (eG / 33)^{33}`, for all n (Agrawal, section 1);
@@ -19,6 +19,7 @@ if :math:`v` has the right law, u is uniform. Its 4,096 cells of equal probabili
   sign" and "are on the same side of the median size" are tosses of a fair coin, independent over neighbours;
 - *repetition*: sizes of the first values of a draw, as many as make any coincidence unlikely, must never recur. This
   finds repeated and mirrored draws, among the first 1,024 and later among those sampled;
+- *extremes*: the smallest and the largest of all values fed, sampled or not; see `extremes.py`;
 - *grid*: all noise must lie on multiples of 1/255 where that is declared. Where it is not, the number of values within
   1/20 of a step is binomial.
 
@@ -33,7 +34,6 @@ References:
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -49,16 +49,12 @@ from robustify.smoothing.checks.chances import (
     near_grid,
     rounded_gaussian,
 )
+from robustify.smoothing.checks.extremes import Extremes
+from robustify.smoothing.checks.finding import LEVEL, Finding
 from robustify.types import Pixels
-
-FALSE_ALARM = 1e-6
-"""Chance that true noise is refused."""
 
 LEAST_GRID_SIGMA = 0.001
 """Where noise is a quarter of a step of 1/255: 19 pixels in 20 would not change."""
-
-_TESTS = 14
-_LEVEL = FALSE_ALARM / _TESTS
 
 _CELLS = 4_096
 _DIRECTIONS = ("consecutive draws", "neighbouring channels", "neighbouring rows", "neighbouring columns")
@@ -75,32 +71,6 @@ _ALL_REMEMBERED = 1_024
 
 _FINE = 256
 """Steps per sigma to which float noise is rounded before draws are compared: mirrored draws round alike."""
-
-
-@final
-@dataclass(frozen=True)
-class Finding:
-    """The outcome of one test.
-
-    Arguments:
-        test: Its name.
-        found: What was seen, and out of how many.
-        expected: What true noise would give.
-        chance: At most this often true noise looks as bad.
-    """
-
-    test: str
-    found: str
-    expected: str
-    chance: float
-
-    @property
-    def refused(self) -> bool:
-        """Whether it's beyond the level of one test."""
-        return self.chance < _LEVEL
-
-    def __str__(self) -> str:
-        return f"{self.test}: found {self.found}; expected {self.expected} (chance {self.chance:.1g})"
 
 
 @final
@@ -133,15 +103,17 @@ class NoiseCheck:
         self._mixers: Array = self._rng.integers(2**63, size=self._leading, dtype=np.int64) * 2 + 1
         self._prints: Array = np.empty(_REMEMBERED, np.int64)
         self._remembered = 0
+        self._extremes = Extremes(sigma, grid=grid)
 
     def add(self, noisy: Pixels, clean: Tensor) -> None:
-        """Takes a sample of the noise of consecutive draws.
+        """Takes the extremes and a sample of the noise of consecutive draws.
 
         Arguments:
             noisy: What is fed, float32 of shape (B, C, H, W).
             clean: The image of each draw, of the same shape, in [0, 1] or as bytes.
         """
         self._fed += noisy.numel()
+        self._extremes.add(noisy, clean)
         quota = _FREE + self._fed // _ONE_OF - self.sampled
         room = min(_PER_CALL, quota, _TOTAL - self.sampled, noisy.numel())
         enough = room >= min(_LEAST, max(1, noisy.numel()))
@@ -175,6 +147,7 @@ class NoiseCheck:
             self._share("scale", "exceed 1.534 sigma in size", self._outside(_CELLS // 16), 1 / 8),
             self._share("tails", "exceed 2.418 sigma in size", self._outside(_CELLS // 128), 1 / 64),
             *self._dependence(),
+            *self._extremes.findings(),
             self._repetition(),
         )
 
@@ -290,7 +263,7 @@ def _values_to_tell_draws_apart(law: Array) -> int:
     alike = 2 * float(law @ law) - float(law[middle]) ** 2
     pairs = math.comb(_REMEMBERED, 2)
     # Half of the level is for prints of different draws that coincide: pairs / 2^64.
-    return max(1, math.ceil(math.log(_LEVEL / 2 / pairs) / math.log(min(alike, 1 - 1e-9))))
+    return max(1, math.ceil(math.log(LEVEL / 2 / pairs) / math.log(min(alike, 1 - 1e-9))))
 
 
 def _percent(count: int, n: int) -> str:

@@ -9,8 +9,9 @@ from scipy.stats import binom, multinomial
 from torch import Tensor
 
 from robustify.errors import InputError, ModelError
-from robustify.smoothing.checks import chances
+from robustify.smoothing.checks import chances, finding
 from robustify.smoothing.checks import noise_law as noise_check
+from robustify.smoothing.checks.extremes import Extremes
 from robustify.smoothing.checks.noise_law import NoiseCheck
 from robustify.smoothing.noise import NoiseAddress, NoiseStream, noise_law
 
@@ -88,7 +89,7 @@ def test_chances_are_chances() -> None:
         found += [finding.chance for finding in checked([noise], 0.12, grid=grid).findings()[2:-1]]
     low = sum(chance < 0.05 for chance in found)
     # nearly independent: coins are fair whatever the others show
-    assert len(found) == 660
+    assert len(found) == 780
     assert 0.02 * len(found) < low < 0.07 * len(found)
 
 
@@ -114,9 +115,13 @@ def correlated(normal: Tensor, axis: int) -> Tensor:
 DEFECTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "scale * .9": (lambda z: 0.9 * z, "scale"),
     "scale * 1.1": (lambda z: 1.1 * z, "scale"),
-    "shifted": (lambda z: z + 0.1, "centre"),
+    "shifted": (lambda z: z + 0.12, "centre"),
     "uniform": (lambda z: math.sqrt(12) * (uniform(z) - 0.5), "shape"),
     "laplace": (laplace, "shape"),
+    "cut off at 3 sigma": (lambda z: truncated(z, 3), "largest value"),
+    "clipped at 3 sigma": (lambda z: z.clamp(-3, 3), "largest value"),
+    "clipped below": (lambda z: z.clamp(min=-3), "smallest value"),
+    "one value too large": (lambda z: z.where(torch.arange(z.numel()).view(z.shape) != 4_321, 9.0), "largest value"),
     "truncated": (lambda z: truncated(z, 2), "shape"),
     "truncated, rescaled": (lambda z: truncated(z, 2) / 0.879626, "tails"),
     "same in channels": (lambda z: z[:, :1].expand_as(z), "sign of neighbouring channels"),
@@ -265,10 +270,31 @@ def test_refuses_an_impossible_sigma(sigma: float) -> None:
         NoiseCheck(sigma, grid=True)
 
 
+@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize("n", [1, 30, 100_000])
+def test_the_extremes_keep_their_level(n: int, grid: bool) -> None:
+    """The chance of every value that the largest of n can take, from its exact law."""
+    sigma, found = 0.25, []
+    law = chances.rounded_gaussian(255 * sigma)
+    below = np.append(0.0, law.cumsum().clip(max=1)) ** n
+    largest = np.diff(below)
+    reach = len(law) // 2
+    for step in range(-reach, reach + 1):
+        extremes = Extremes(sigma, grid=grid)
+        extremes._fed, extremes._high = n, step / 255
+        found.append(extremes.findings()[1].chance)
+    found = np.array(found)
+    for level in (0.5, 0.05, 1e-3, finding.LEVEL):
+        if grid:
+            assert largest[found < level].sum() <= level * (1 + 1e-9)
+        assert np.any(found < level)
+    assert found.max() > 0.5
+
+
 def test_every_test_pays_its_share() -> None:
     findings = NoiseCheck(0.5, grid=True).findings()
-    assert len({finding.test for finding in findings}) == len(findings) == noise_check._TESTS
-    assert noise_check._LEVEL * len(findings) <= noise_check.FALSE_ALARM * (1 + 1e-12)
+    assert len({finding.test for finding in findings}) == len(findings) == finding.TESTS
+    assert finding.LEVEL * len(findings) <= finding.FALSE_ALARM * (1 + 1e-12)
 
 
 @pytest.mark.parametrize(("n", "p"), [(1, 0.5), (7, 0.5), (40, 0.125), (300, 0.1), (2_000, 0.5)])
@@ -306,7 +332,7 @@ def test_rounded_law(scale: float) -> None:
 def test_draws_are_told_apart_by_enough_values() -> None:
     law = chances.rounded_gaussian(30.6)
     folded = np.bincount(np.abs(np.arange(len(law)) - len(law) // 2), weights=law)
-    coincidences = math.comb(noise_check._REMEMBERED, 2) * float(folded @ folded) ** np.array([9, 10])
-    assert coincidences[1] < noise_check._LEVEL / 2 < coincidences[0]
-    assert noise_check._values_to_tell_draws_apart(law) == 10
+    coincidences = math.comb(noise_check._REMEMBERED, 2) * float(folded @ folded) ** np.array([10, 11])
+    assert coincidences[1] < finding.LEVEL / 2 < coincidences[0]
+    assert noise_check._values_to_tell_draws_apart(law) == 11
     assert noise_check._values_to_tell_draws_apart(chances.rounded_gaussian(0.01)) > 10**9
