@@ -16,7 +16,7 @@ from robustify.errors import InputError
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.verify.arithmetic import normal_quantile, upper_tail
-from robustify.verify.claims import Problem
+from robustify.verify.problem import Problem
 
 
 @final

@@ -1,5 +1,6 @@
 """What commands share besides options: the model that a command line describes, and how interruption is told."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,10 +38,20 @@ def check_exists(data: Path) -> None:
 
 
 @contextmanager
-def resumable(kept: str = "finished images") -> Iterator[None]:
-    """Says, when interrupted, that nothing is lost."""
+def resumable() -> Iterator[None]:
+    """Says, when interrupted by Ctrl-C or SIGTERM, what is kept, and exits with the status that shells expect."""
+    stopped: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except KeyboardInterrupt:
-        print(f"\ninterrupted: {kept} are kept; run the same command again to continue", file=sys.stderr)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as error:
+        kept = str(error) or "what was finished is kept"
+        print(f"\ninterrupted: {kept}; run the same command again to continue", file=sys.stderr)
+        raise typer.Exit(128 + (stopped or [signal.SIGINT])[0]) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -7,7 +7,6 @@ import typer
 
 from robustify.cli.build import build, check_exists, resumable
 from robustify.cli.options import Data, Every, Ledger, Model, Out
-from robustify.errors import InputError
 from robustify.format import floor
 from robustify.model_options import ModelOptions
 from robustify.smoothing.settings import Settings
@@ -45,8 +44,6 @@ def certify(
     print(smoothed)
     with resumable():
         run = certify_dataset(smoothed, samples, out, settings, ledger=ledger)
-    if not run.rows:
-        raise InputError(f"none of the {len(samples)} images could be used; see the reasons above")
     by_id = {sample.id: sample for sample in samples}
     pictures = [picture(smoothed, by_id[row.sample], row, run) for row in telling(run.rows, 6)]
     chapter = Chapter(name=smoothed.classifier.name, run=run, pictures=pictures)

@@ -78,7 +78,7 @@ def tune(
     recipe = find_recipe(objective, smoothed, len(examples))
     recipe = changed(recipe, {key: value for key, value in wanted.items() if value is not None})
     print(f"{smoothed}\n{_work(smoothed, examples, recipe)}")
-    with resumable("steps up to the last checkpoint"):
+    with resumable():
         train(smoothed, examples, recipe, out=out, validation=validation, workers=workers)
     print(f"next: robustify certify … --tuned {out}")
 

@@ -1,36 +1,31 @@
 """Certification of a data set, image by image, in a folder that survives interruption."""
 
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from hashlib import sha256
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from robustify import __version__
 from robustify.bars import bar
-from robustify.certificates import Certificate, Provenance
+from robustify.certificates import Provenance
 from robustify.data import Sample
 from robustify.data.sources import check_samples
 from robustify.errors import InputError, RunError
 from robustify.runs.config import FORMAT, open_config, read_config
+from robustify.runs.digests import DIGEST, row_digest, samples_digest
 from robustify.runs.folder import Run
 from robustify.runs.ledger import Attempt
 from robustify.runs.preparation import Attempts, spending
-from robustify.runs.rows import Row, RowStore
+from robustify.runs.rows import RESTORE, Row
+from robustify.runs.store import RowStore
+from robustify.runs.work import Work, truth_of
 from robustify.smoothing import Settings, SmoothedClassifier
-from robustify.smoothing.fingerprint import pixels_fingerprint
 from robustify.smoothing.inputs import picture_rules
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
-SHOWN = 10
-"""Number of unusable images that are named while a run goes on; the run's result names all."""
 
 
 def certify_dataset(
@@ -59,8 +54,10 @@ def certify_dataset(
 
     Raises:
         InputError: If a setting cannot be used, there are no samples, or two have one name; before any sampling.
-        RunError: If the folder holds another run or cannot be written, or the ledger does not fit; rows written
-            before stay.
+            If none of the images could be used: then the folder is left free for another run.
+        RunError: If the folder holds another run or changed rows, or cannot be written, or the ledger does not fit;
+            rows written before stay.
+        KeyboardInterrupt: Where interrupted, with how much is kept and lost.
     """
     check_samples(samples)
     out, settings = Path(out), settings or Settings()
@@ -70,17 +67,33 @@ def certify_dataset(
     provenance = model.provenance(spending(share, attempt))
     config = open_config(out, _config(model, provenance, samples, settings, attempt))
     provenance = replace(provenance, seed=int(config["seed"]), fresh=bool(config["fresh"]))
-    store = RowStore(out)
+    store, key = RowStore(out), str(config[DIGEST])
     rows = store.rows()
+    _check_unchanged(rows, key, out)
     with _bar(title, provenance, rows, len(samples)) as bar:
-        reader = _Reader(model, _missing(samples, rows), provenance.soundness, bar)
-        started = time.monotonic()
-        for certificate in model.certificates(reader.images(), provenance, bar.update, truths):
-            seconds, started = time.monotonic() - started, time.monotonic()
-            store.add(_row(certificate, *reader.seen.pop(certificate.sample), seconds))
-            bar.total -= provenance.plan.most_draws - certificate.draws  # what an early decision saved
-    store.finish()
-    return Run(out, config, store.rows(), finished=True, unreadable=reader.unreadable)
+        work = Work(model, _missing(samples, rows), provenance, truths, store, key, bar)
+        try:
+            if rows:
+                bar.write(f"continues: {len(rows):,} of {len(samples):,} images are there", file=sys.stderr)
+            work.do()
+        except KeyboardInterrupt:
+            kept, lost = len(rows) + work.images, work.drawn - work.draws
+            told = f"{kept:,} of {len(samples):,} images are kept, {lost:,} draws of others are lost"
+            raise KeyboardInterrupt(told) from None
+    if not rows and not work.images:
+        (out / "run.json").unlink()
+        raise InputError(f"none of the {len(samples)} images could be used; {work.unusable[0]}")
+    ending = store.finish(work.unusable, key)
+    return Run(out, config, store.rows(), finished=True, ending=ending)
+
+
+def _check_unchanged(rows: Sequence[Row], key: str, out: Path) -> None:
+    """Refuses to build on rows that are not as they were written."""
+    if changed := [row.sample for row in rows if row.digest != row_digest(row, key)]:
+        raise RunError(
+            f"{len(changed)} of {len(rows)} rows in {str(out)!r} were changed after they were written, that of "
+            f"{changed[0]!r} first.\n  {RESTORE}"
+        )
 
 
 def _truths(samples: Sequence[Sample]) -> dict[str, int]:
@@ -131,7 +144,7 @@ def _config(
         "labels": list(model.labels),
         "soundness": p.soundness,
         "samples": len(samples),
-        "samples_sha256": sha256("\n".join(f"{s.id}\t{s.label}" for s in samples).encode()).hexdigest(),
+        "samples_sha256": samples_digest((sample.id, truth_of(sample)) for sample in samples),
         "seed": str(p.seed),  # 128 bits are more than other readers of JSON keep of a number
         "fresh": p.fresh,
         "family_alpha": settings.alpha if settings.family_wise else None,
@@ -150,48 +163,3 @@ def _bar(title: str, provenance: Provenance, rows: Sequence[Row], images: int) -
     drawn = sum(row.draws for row in rows)
     most = drawn + provenance.plan.most_draws * (images - len(rows))
     return bar(title, most, "draw", done=drawn, unit_scale=True)
-
-
-def _row(certificate: Certificate, truth: int | None, pixels: str, seconds: float) -> Row:
-    c = certificate
-    return Row(
-        sample=c.sample,
-        truth=truth,
-        label=c.label,
-        radius=c.radius,
-        bounds=c.bounds,
-        tallies=c.tallies,
-        batch=c.provenance.batch,
-        pixels=pixels,
-        seconds=seconds,
-    )
-
-
-@final
-@dataclass
-class _Reader:
-    """Reads samples when the engine has room for them, and keeps what rows need of those in flight."""
-
-    model: SmoothedClassifier
-    samples: Sequence[Sample]
-    soundness: str
-    bar: Any
-    seen: dict[str, tuple[int | None, str]] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
-
-    def images(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and pixels of each image that can be used."""
-        for sample in self.samples:
-            try:
-                image = self.model.prepare(sample.image, self.soundness)
-            except InputError as error:
-                self._leave_out(sample, error)
-                continue
-            self.seen[sample.id] = sample.label, pixels_fingerprint(image)
-            yield sample.id, image
-
-    def _leave_out(self, sample: Sample, error: InputError) -> None:
-        self.unreadable[sample.id] = str(error)
-        if len(self.unreadable) <= SHOWN:
-            more = "\n…and so on" if len(self.unreadable) == SHOWN else ""
-            self.bar.write(f"left out {sample.id}: {error}{more}", file=sys.stderr)

@@ -6,26 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from robustify.errors import RunError
-from robustify.folders import disk, write_whole
+from robustify.folders import disk, make_folder, write_whole
 from robustify.runs import version1
+from robustify.runs.digests import DIGEST, config_digest
+from robustify.runs.possible import check_possible, needed_keys
+from robustify.runs.rows import RESTORE
 
-FORMAT = 2
+FORMAT = 3
 """Number of the layout that is written here; robustify 0.1 wrote none."""
 
-NEEDED = (
-    "family",
-    "plan",
-    "classifier",
-    "denoiser",
-    "numerics",
-    "contract",
-    "labels",
-    "soundness",
-    "samples",
-    "seed",
-    "fresh",
-)
-"""Keys without which a run cannot be read."""
+WITHOUT_DIGESTS = 2
+"""Number of the layout before, which is read, but not continued."""
 
 _FOLLOWS = {
     "denoiser.description": ("denoiser.name", "plan.sigma"),
@@ -48,18 +39,19 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read {str(file)!r}: {error}") from error
+    if not isinstance(config, dict):
+        raise RunError(f"{str(file)!r} does not describe a certification run: it holds {_short(config)}")
     old = version1.wrote(config)
-    needed = version1.NEEDED if old else ("format", *NEEDED)
-    missing = [key for key in needed if not isinstance(config, dict) or key not in config]
-    if missing:
-        raise RunError(f"{str(file)!r} does not describe a certification run: it lacks {', '.join(missing)}")
-    if old:
-        try:
-            return version1.configuration(config)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise RunError(f"{str(file)!r} describes no possible run: {error}") from error
-    if config["format"] != FORMAT:
+    if not old and config.get("format", FORMAT) not in (WITHOUT_DIGESTS, FORMAT):
         raise RunError(f"{str(file)!r} has format {config['format']}; expected {FORMAT}: use another robustify version")
+    needed = version1.NEEDED if old else needed_keys(before=config.get("format") == WITHOUT_DIGESTS)
+    if missing := [key for key in needed if key not in config]:
+        raise RunError(f"{str(file)!r} does not describe a certification run: it lacks {', '.join(missing)}")
+    try:
+        config = version1.configuration(config) if old else config
+        check_possible(config)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{str(file)!r} describes no possible run: {error}") from error
     return dict(config)
 
 
@@ -71,18 +63,20 @@ def open_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         config: JSON-able description of the run; what decides whether rows belong together.
 
     Returns:
-        The configuration of the folder: that of the run that is continued, with its own fresh seed, where it holds one.
+        The configuration of the folder, with its digest: that of the run that is continued, with its own fresh seed,
+        where it holds one.
 
     Raises:
         RunError: If the folder holds another run or other files, or cannot be written.
     """
     wanted = json.loads(json.dumps(config))
+    wanted[DIGEST] = config_digest(wanted)
     if (folder / "run.json").is_file():
         return _same_run(folder, read_config(folder), wanted)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise RunError(f"{str(folder)!r} holds something that is no certification run; choose another folder")
     with disk(folder, "Rows written before"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_whole(folder / "run.json", json.dumps(wanted, indent=2).encode())
     return dict(wanted)
 
@@ -90,6 +84,13 @@ def open_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 def _same_run(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """The stored configuration, if it is the wanted one; a fresh seed gives way to the fresh seed stored."""
     version1.refuse(folder, stored)
+    if stored["format"] == WITHOUT_DIGESTS:
+        raise RunError(
+            f"the run in {str(folder)!r} has format {WITHOUT_DIGESTS}, whose rows have no digests: it cannot be "
+            "continued.\n  Status, report and verification still work; certify into another folder."
+        )
+    if stored[DIGEST] != config_digest(stored):
+        raise RunError(f"{str(folder / 'run.json')!r} was changed after it was written.\n  {RESTORE}")
     if wanted.get("fresh") and stored.get("fresh"):
         wanted = {**wanted, "seed": stored["seed"]}
     if lines := differences(stored, wanted):
@@ -100,7 +101,7 @@ def _same_run(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> d
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """One line for each value that differs between a stored configuration and the one that is wanted."""
     there, now = flat(stored), flat(wanted)
-    different = sorted(key for key in there.keys() | now.keys() if there.get(key) != now.get(key))
+    different = sorted(key for key in (there.keys() | now.keys()) - {DIGEST} if there.get(key) != now.get(key))
     telling = [key for key in different if not any(cause in different for cause in _FOLLOWS.get(key, ()))]
     return [f"  {key}: there {_short(there.get(key))}, now {_short(now.get(key))}" for key in telling]
 

@@ -20,7 +20,7 @@ from typing import final
 from robustify.certificates.bounds import check_alpha
 from robustify.certificates.radii import check_count
 from robustify.errors import RunError
-from robustify.folders import disk, write_once
+from robustify.folders import disk, make_folder, write_once
 
 
 @final
@@ -109,7 +109,7 @@ class Ledger:
     def _add(self, content: bytes, position: int) -> bool:
         """Writes the file of a position whole, or not at all where another process was faster."""
         with disk(self.folder, "Charges written before"):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             return write_once(self._file(position), content)
 
     def _charges(self) -> list[_Charge]:

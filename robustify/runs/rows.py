@@ -1,14 +1,9 @@
-"""Rows on disk: one Parquet row per image, written whole or not at all.
+"""Rows, one per image, as Parquet files: integer counts, from which everything else can be computed again."""
 
-A run folder holds `rows/` (one file per image while the run lasts) and `rows.parquet` (all of them, once it is done),
-beside `run.json`. Rows hold integer counts, from which everything else can be computed again.
-"""
-
-import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
-from hashlib import blake2b
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, final, get_args, get_origin, get_type_hints
@@ -19,7 +14,6 @@ import pyarrow.parquet as pq
 from robustify.certificates.family import Bound, Tally
 from robustify.certificates.tallied import Tallied
 from robustify.errors import RunError
-from robustify.folders import disk, write_whole
 
 
 @final
@@ -39,6 +33,7 @@ class Row(Tallied):
         batch: Images per forward pass.
         pixels: SHA-256 of the pixels that were certified.
         seconds: Wall time since the row before.
+        digest: Digest of all of the above, as `robustify.runs.digests` makes it; None in runs of older formats.
     """
 
     sample: str
@@ -50,6 +45,7 @@ class Row(Tallied):
     batch: int
     pixels: str
     seconds: float
+    digest: str | None = None
 
     @property
     def correct(self) -> bool:
@@ -77,18 +73,29 @@ def _column(kind: Any) -> pa.DataType:  # noqa: ANN401
 
 @cache
 def _decoder(kind: Any) -> Callable[[Any], Any]:  # noqa: ANN401
-    """A function from what is stored of a field to its value."""
-    kind = _required(kind)
+    """A function from what is stored of a field to its value; raises TypeError where a value is missing."""
+    if get_origin(kind) is UnionType:
+        inner = _decoder(_required(kind))
+        return lambda stored: None if stored is None else inner(stored)
     if kind in _SCALARS:
-        return lambda stored: stored
+        return _there
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
-        return tuple if item in _SCALARS else lambda stored: tuple(map(_decoder(item), stored))
-    hints = get_type_hints(kind)
-    if all(_required(hint) in _SCALARS for hint in hints.values()):
-        return lambda stored: kind(**stored)
-    decoders = {name: _decoder(hint) for name, hint in hints.items()}
-    return lambda stored: kind(**{name: decode(stored[name]) for name, decode in decoders.items()})
+        return _all_there if item in _SCALARS else lambda stored: tuple(map(_decoder(item), _there(stored)))
+    decoders = {name: _decoder(hint) for name, hint in get_type_hints(kind).items()}
+    return lambda stored: kind(**{name: decode(_there(stored)[name]) for name, decode in decoders.items()})
+
+
+def _there(stored: Any) -> Any:  # noqa: ANN401
+    if stored is None:
+        raise TypeError("a value is missing in a row")
+    return stored
+
+
+def _all_there(stored: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    if None in _there(stored):
+        raise TypeError("a value is missing in a row")
+    return tuple(stored)
 
 
 FIELDS = {name: hint for name, hint in get_type_hints(Row).items() if name in Row.__dataclass_fields__}
@@ -110,64 +117,39 @@ def read_rows(file: Path) -> list[Row]:
     """The rows of a Parquet file.
 
     Raises:
-        RunError: If it cannot be read.
+        RunError: If it cannot be read, or holds two rows of one image.
     """
     try:
-        with pq.ParquetFile(file) as stored:  # `read_table` would import pandas and take half a second more
-            records = stored.read().select(SCHEMA.names).cast(SCHEMA).to_pylist()
-        return [Row(**{name: _decoder(hint)(record[name]) for name, hint in FIELDS.items()}) for record in records]
+        records = _in_schema(read_table(file)).to_pylist()
+        rows = [Row(**{name: _decoder(hint)(record[name]) for name, hint in FIELDS.items()}) for record in records]
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise unreadable(file, error) from error
+    if doubles := [sample for sample, count in Counter(row.sample for row in rows).items() if count > 1]:
+        raise RunError(f"{str(file)!r} holds more than one row of {doubles[0]!r}: a row was copied.\n  {RESTORE}")
+    return rows
+
+
+def read_table(file: Path) -> pa.Table:
+    """A whole Parquet file; `pyarrow.parquet.read_table` does the same, but imports pandas first."""
+    with pq.ParquetFile(file) as opened:
+        return opened.read()
+
+
+def _in_schema(table: pa.Table) -> pa.Table:
+    """The columns of rows, empty where the table lacks one; columns of another type raise an error of Arrow."""
+    columns = [
+        table.column(column.name).cast(column.type)
+        if column.name in table.column_names
+        else pa.nulls(len(table), column.type)
+        for column in SCHEMA
+    ]
+    return pa.table(columns, schema=SCHEMA)
+
+
+RESTORE = "Restore the file, or certify into another folder."
+"""What to do where rows are not as they were written."""
 
 
 def unreadable(file: Path, error: Exception) -> RunError:
     """The error for a file of rows that cannot be read."""
     return RunError(f"cannot read rows from {str(file)!r}: {error}.\n  Delete it to run its images again.")
-
-
-@final
-class RowStore:
-    """The rows of one run folder.
-
-    Arguments:
-        folder: The folder, which exists.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._parts = folder / "rows"
-        self._whole = folder / "rows.parquet"
-
-    @property
-    def finished(self) -> bool:
-        """Whether all rows are joined into one file."""
-        return self._whole.is_file() and not any(self._parts.glob("*.parquet"))
-
-    def rows(self, read: Callable[[Path], list[Row]] = read_rows) -> list[Row]:
-        """Every row written so far, ordered by sample; a half-written file does not count.
-
-        Arguments:
-            read: Reads one file.
-        """
-        files = [self._whole, *sorted(self._parts.glob("*.parquet"))]
-        found = {row.sample: row for file in files if file.is_file() for row in read(file)}
-        return [found[sample] for sample in sorted(found)]
-
-    def add(self, row: Row) -> None:
-        """Writes one row; after this returns, nothing short of losing the disk loses it.
-
-        Raises:
-            RunError: If the disk is full or gone; rows written before stay.
-        """
-        name = blake2b(row.sample.encode(), digest_size=12).hexdigest()
-        with disk(self.folder, "Rows written before"):
-            self._parts.mkdir(exist_ok=True)
-            write_whole(self._parts / f"{name}.parquet", row_bytes([row]))
-
-    def finish(self) -> None:
-        """Joins the rows into one file."""
-        rows = self.rows()
-        with disk(self.folder, "Rows written before"):
-            write_whole(self._whole, row_bytes(rows))
-            if self._parts.is_dir():
-                shutil.rmtree(self._parts)

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy.special import ndtr, ndtri
 
 from robustify.certificates.family import Bound, Look, Tally
 from robustify.certificates.queries import ESTIMATION, SELECTION
 from robustify.errors import RunError
-from robustify.runs.rows import Row, unreadable
+from robustify.runs.rows import Row, read_table, unreadable
 
 _PLAN = ("rule", "sigma", "alpha", "n0", "n", "slack")
 _SAME = ("robustify", "labels", "soundness", "samples", "samples_sha256", "seed", "fresh")
@@ -61,7 +60,7 @@ def read_rows(file: Path, config: Mapping[str, Any]) -> list[Row]:
         RunError: If the file cannot be read, or a copy differs from the configuration.
     """
     try:
-        records = pq.read_table(file).to_pylist()
+        records = read_table(file).to_pylist()
         copies = {**config["plan"], "seed": config["seed"], "soundness": config["soundness"]}
         wrong = [(r["sample"], name) for r in records for name, value in copies.items() if r[name] != value]
         if wrong:

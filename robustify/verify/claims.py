@@ -10,14 +10,15 @@ family names as its `checker`, which is written apart from the code that made th
 
 **Not independent.** The slack of grid noise is the library's bound on total variation.
 
-`truth`, `pixels`, `batch` and votes that were moved together with all that follows from them show only when draws are
-repeated (`robustify.verify.replay`).
+`truth`, `pixels`, `batch` and votes that were moved together with all that follows from them show in the digests
+(`robustify.verify.integrity`); where those were computed again too, only when draws are repeated
+(`robustify.verify.replay`).
 """
 
 import math
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from robustify.certificates.family import CERTIFICATES, Claim, Plan, Tally
 from robustify.certificates.lattice import total_variation
@@ -27,31 +28,14 @@ from robustify.runs import version1
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.verify.arithmetic import is_probability
+from robustify.verify.integrity import changes
+from robustify.verify.problem import Problem
 
 _SAME = 1e-9
 """Relative difference up to which numbers are the same."""
 
 _OF_CLAIM = {"label", "radius", "p_lower", "p_upper"}
 """Fields that hold what is claimed; all others hold what was counted."""
-
-
-class Problem(NamedTuple):
-    """Something stored that is not what it should be.
-
-    Arguments:
-        sample: Name of the image; run.json for the run itself.
-        field: Which part of it; "label", "radius", "p_lower" and "p_upper" are the claim's, all others the counts'.
-        stored: What is there.
-        expected: What should be.
-    """
-
-    sample: str
-    field: str
-    stored: object
-    expected: object
-
-    def __str__(self) -> str:
-        return f"{self.sample}: {self.field} is {self.stored}; expected {self.expected}"
 
 
 Checker: TypeAlias = Callable[[Row, Plan, Run], Iterator[Problem]]
@@ -62,6 +46,16 @@ Where it finds a problem that is not about the claim, the counts are not looked 
 
 
 def verify_run(run: Run) -> list[Problem]:
+    """Every problem that the folder alone can show: what was changed, and claims that counts do not prove.
+
+    Raises:
+        PluginError: If the run's family of certificates is not installed.
+        RunError: If there is nothing to verify.
+    """
+    return [*changes(run), *verify_claims(run)]
+
+
+def verify_claims(run: Run) -> list[Problem]:
     """Every problem of every row that counts alone can show; none if all is well.
 
     Raises:

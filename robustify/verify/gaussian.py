@@ -46,7 +46,7 @@ from robustify.verify.arithmetic import (
     normal_quantile,
     upper_tail,
 )
-from robustify.verify.claims import Problem
+from robustify.verify.problem import Problem
 
 _ULP = Fraction(1, 2**51)
 """Rounding of a stored probability when the slack is subtracted."""

@@ -16,7 +16,8 @@ from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.smoothing import SmoothedClassifier
 from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint, pixels_fingerprint
-from robustify.verify.claims import Problem, name_of
+from robustify.verify.claims import name_of
+from robustify.verify.problem import Problem
 
 
 def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: Run, count: int = 5) -> list[Problem]:

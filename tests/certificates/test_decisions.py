@@ -105,6 +105,21 @@ def test_the_two_routes_of_a_decision_share_alpha() -> None:
     assert (proof.p_lower, proof.p_upper) == pytest.approx(rest, rel=1e-12)
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.001])
+@pytest.mark.parametrize("kind", [DecisionPlan, KnownLabelPlan])
+def test_the_test_takes_three_quarters_of_alpha_and_the_runner_up_one(
+    kind: type[DecisionPlan] | type[KnownLabelPlan], alpha: float
+) -> None:
+    plan = kind(SIGMA, alpha, 10 if kind is DecisionPlan else 0, 2_000, radii=(0.1,))
+    assert plan.tests[0].alpha == pytest.approx(0.75 * alpha, rel=1e-12)
+    assert 0.7 * alpha < plan.tests[0].size <= 0.75 * alpha
+    looks = [Look(n, round(0.48 * n), round(0.24 * n)) for n in plan.schedule]
+    assert not plan.tests[0].crossed([look.label for look in looks])
+    proof = plan.prove(looks)
+    assert proof.radius > 0.1
+    assert proof[1:] == pytest.approx(sequential_bounds(looks, plan.schedule, alpha=0.25 * alpha), rel=1e-12)
+
+
 def test_bounds_on_label_and_rival_pay_half_of_alpha_each() -> None:
     schedule = geometric_looks(600)
     looks = [Look(n, round(0.7 * n), round(0.2 * n)) for n in schedule[:5]]

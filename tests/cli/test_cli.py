@@ -14,7 +14,7 @@ import pytest
 from PIL import Image as PILImage
 from safetensors.torch import load_file
 
-from robustify.runs.rows import RowStore
+from robustify.runs.store import RowStore
 from robustify.zoo import HELD_OUT
 from robustify.zoo.fashion_mnist import CLASSES
 

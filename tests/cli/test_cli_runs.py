@@ -39,9 +39,9 @@ def certified(photos: Path, tmp_path: Path, robustify: Command) -> Path:
 
 def test_a_run_is_verified_and_repeated(certified: Path, photos: Path, robustify: Command) -> None:
     plain = robustify("verify", certified)
-    assert (plain.status, plain.stdout) == (0, "6 rows: arithmetic verified\n")
+    assert (plain.status, plain.stdout) == (0, "6 rows: unchanged; arithmetic verified\n")
     again = robustify("verify", certified, "--model", "zoo:timm", "--data", photos, "--sample", 3)
-    conclusion = "6 rows: arithmetic verified; 3 recomputed from their seeds: all match\n"
+    conclusion = "6 rows: unchanged; arithmetic verified; 3 recomputed from their seeds: all match\n"
     assert (again.status, again.stdout) == (0, conclusion)
     other = robustify("verify", certified, "--model", "zoo:transformers", "--data", photos)
     assert other.status == 2
@@ -61,15 +61,30 @@ def test_a_changed_row_is_named(certified: Path, photos: Path, robustify: Comman
     kept["radius"] *= 1.001
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), certified / "rows.parquet")
     found = robustify("verify", certified)
-    assert (found.status, found.stdout) == (1, "6 rows: arithmetic wrong in 1\n")
+    assert (found.status, found.stdout) == (1, "6 rows: changed in 1; arithmetic wrong in 1\n")
     assert f"{kept['sample']}: radius is {kept['radius']}; expected at most" in found.stderr
     kept["radius"] /= 1.001
     kept["pixels"] = "0" * 64
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), certified / "rows.parquet")
+    found = robustify("verify", certified)
+    assert (found.status, found.stdout) == (1, "6 rows: changed in 1; arithmetic verified\n")
+    assert f"{kept['sample']}: digest is {kept['digest']}; expected " in found.stderr
     found = robustify("verify", certified, "--model", "zoo:timm", "--data", photos, "--sample", 6)
     assert found.status == 1
     assert found.stdout.endswith("6 recomputed from their seeds: 1 rows differ\n")
     assert f"{kept['sample']}: pixels is 000" in found.stderr
+
+
+def test_what_an_old_or_unfinished_run_lacks_is_said(certified: Path, robustify: Command) -> None:
+    old = Path(__file__).parents[1] / "runs" / "format2"
+    found = robustify("verify", old)
+    assert (found.status, found.stdout.splitlines()[0]) == (0, "5 rows: arithmetic verified")
+    assert found.stdout.splitlines()[1].startswith("Runs of format 2 have no digests: ")
+    (certified / "rows").mkdir()
+    (certified / "rows.parquet").rename(certified / "rows" / "all.parquet")
+    found = robustify("verify", certified)
+    assert (found.status, found.stdout.splitlines()[0]) == (0, "6 rows: unchanged; arithmetic verified")
+    assert found.stdout.splitlines()[1].startswith("The run is not finished: ")
 
 
 def test_status_during_and_after_a_run(certified: Path, robustify: Command) -> None:

@@ -15,7 +15,7 @@ from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.runs.estimate import estimate
 from robustify.runs.memory import PeakMemory
-from robustify.runs.rows import RowStore
+from robustify.runs.store import RowStore
 
 SETTINGS = Settings(n=40, n0=10, batch=20, alpha=0.06)
 

@@ -24,7 +24,7 @@ from robustify.runs.estimate import estimate
 from robustify.runs.folder import Run, read_run
 from robustify.runs.rows import Row
 from robustify.runs.status import status
-from robustify.verify.claims import verify_row, verify_run
+from robustify.verify.claims import verify_claims, verify_row, verify_run
 from robustify.verify.replay import replay
 from tests.toys import Shrink
 from tests.toys_family import Agree, TwoLevels, TwoLevelsPlan
@@ -114,7 +114,7 @@ def test_whatever_was_changed_is_found(run: Run) -> None:
     assert fields(replace(row, tallies=(chosen, first, second._replace(view=2))), run) == {"votes of view 2"}
     assert fields(replace(row, tallies=(chosen, first)), run) == {"draws"}
     slack = {**run.config["plan"], "slack": [run.config["plan"]["slack"][0], 0.0]}
-    assert verify_run(replace(run, config={**run.config, "plan": slack}))[0].field == "slack"
+    assert verify_claims(replace(run, config={**run.config, "plan": slack}))[0].field == "slack"
 
 
 def test_draws_that_another_seed_gives_do_not_repeat(run: Run, both: SmoothedClassifier, samples: list[Sample]) -> None:

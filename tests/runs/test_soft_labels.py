@@ -9,7 +9,7 @@ from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.finetune.objectives import CATRS
 from robustify.runs.certify import certify_dataset
-from robustify.runs.rows import Row, RowStore
+from robustify.runs.rows import Row, row_bytes
 from robustify.runs.soft_labels import soft_labels
 
 
@@ -28,12 +28,9 @@ def test_shares_of_votes_come_in_the_order_of_the_images(
 
 def test_draws_that_failed_are_no_share(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
     row = certify_dataset(model, samples[:1], out, Settings(n=100)).rows[0]
-    store = RowStore(out)
-    store.add(_voted(row, (30, 10, 0)))
-    store.finish()
+    (out / "rows.parquet").write_bytes(row_bytes([_voted(row, (30, 10, 0))]))
     assert soft_labels(out, model, samples[:1]).tolist() == [[0.75, 0.25, 0.0]]
-    store.add(_voted(row, (0, 0, 0)))
-    store.finish()
+    (out / "rows.parquet").write_bytes(row_bytes([_voted(row, (0, 0, 0))]))
     with pytest.raises(InputError, match=r"all draws of '00.png' failed"):
         soft_labels(out, model, samples[:1])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, final
 
 from robustify.errors import RunError
-from robustify.folders import disk, write_whole
+from robustify.folders import disk, make_folder, write_whole
 
 FORMAT = 2
 """Version of the folder, written to `tune.json`; robustify 0.1 wrote none."""
@@ -42,7 +42,7 @@ class TrainingFolder:
         if folder.is_file() or (folder.is_dir() and any(not p.name.startswith(_UNFINISHED) for p in folder.iterdir())):
             raise RunError(f"{str(folder)!r} holds something that is no training run; choose another folder")
         with disk(folder, "Models trained before"):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_whole(folder / CONFIG, json.dumps(wanted, indent=2).encode())
 
     def save(self, state: bytes, progress: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from robustify.finetune.seeds import generator
 from robustify.finetune.train.batches import Batches
 from robustify.finetune.train.checkpoint import Checkpoints
 from robustify.finetune.train.collector import Collector
-from robustify.finetune.train.folder import TrainingFolder
+from robustify.finetune.train.folder import TrainingFolder, read_progress
 from robustify.finetune.train.history import History, Row
 from robustify.finetune.train.optimizer import RecipeOptimizer
 from robustify.finetune.train.totals import Totals, add_up_gradients
@@ -84,8 +84,16 @@ class Loop:
 
         Raises:
             RunError: If a loss, a gradient or the trained network is not finite, or the folder cannot be written.
+            KeyboardInterrupt: Where interrupted, with the number of steps that are kept.
         """
         self._restore()
+        try:
+            return self._run()
+        except KeyboardInterrupt:
+            kept = read_progress(self._folder.folder) or {"step": 0}
+            raise KeyboardInterrupt(f"{kept['step']:,} of {self._batches.steps:,} steps are kept") from None
+
+    def _run(self) -> History:
         self._validate()
         if self.step < self._batches.steps:
             self._train()
@@ -198,6 +206,8 @@ class Loop:
         self._optimizer.restore(state)
         self._recipe.objective.load_state_dict(state["objective"])
         self._collector.restore(state["history"])
+        if not self._quiet:
+            print(f"continues: {self.step:,} of {self._batches.steps:,} steps are there", file=sys.stderr)
 
 
 def _dropout_seed(seed: int, step: int, process: int) -> int:

@@ -1,0 +1,126 @@
+"""Interrupted in any way, a run loses no row and continues to the same ones."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from robustify import Settings, SmoothedClassifier
+from robustify.data import Sample
+from robustify.runs.certify import certify_dataset
+from robustify.runs.rows import Row
+from robustify.runs.store import RowStore
+
+N = 100
+
+
+def without_time(rows: list[Row]) -> list[Row]:
+    return [replace(row, seconds=0.0, digest=None) for row in rows]
+
+
+def test_an_interrupted_run_continues_to_the_same_rows(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = certify_dataset(model, samples, tmp_path / "whole", Settings(n=N, seed=3))
+    add = RowStore.add
+
+    def interrupted(store: RowStore, row: Row) -> None:
+        if len(list((out / "rows").glob("*.parquet"))) == 4:
+            raise KeyboardInterrupt
+        add(store, row)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RowStore, "add", interrupted)
+        with pytest.raises(
+            KeyboardInterrupt, match=r"^4 of 12 images are kept, (\d+) draws of others are lost$"
+        ) as told:
+            certify_dataset(model, samples, out, Settings(n=N, seed=3))
+    lost = int(str(told.value).split()[6])
+    assert N + 100 <= lost < 4 * (N + 100)  # all of the fifth, which was complete, and a batch of 64 at most of others
+    assert "continues" not in capsys.readouterr().err
+    asked: list[object] = []
+    prepare = SmoothedClassifier.prepare
+
+    def watched(self: SmoothedClassifier, image: Any, soundness: str = "grid") -> object:  # noqa: ANN401
+        asked.append(image)
+        return prepare(self, image, soundness)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SmoothedClassifier, "prepare", watched)
+        continued = certify_dataset(model, samples, out, Settings(n=N, seed=3, batch=37))
+    assert "continues: 4 of 12 images are there\n" in capsys.readouterr().err
+    assert len(asked) == len(samples) - 4
+    same = [replace(row, batch=64) for row in without_time(continued.rows)]
+    assert same == without_time(whole.rows)
+
+
+SCRIPT = """
+import random, resource, sys
+import numpy as np, torch
+from pathlib import Path
+from torch import nn
+from robustify import Preprocessing, Settings, robustify
+from robustify.data import Sample
+from robustify.errors import RunError
+from robustify.runs.certify import certify_dataset
+torch.manual_seed(0)
+network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+model = robustify(network, preprocessing=Preprocessing((0.5,), (0.5,), (4, 4)), sigma=0.25)
+images = np.random.default_rng(0).integers(0, 256, (40, 4, 4), dtype=np.uint8)
+samples = [Sample(f"{i:02d}.png", image, i % 3) for i, image in enumerate(images)]
+if sys.argv[2] == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    long = random.Random(0).randbytes(40_000).hex()  # a row that no file of 20,000 bytes can hold
+    samples = [Sample(s.id + long if i == 5 else s.id, s.image, s.label) for i, s in enumerate(samples)]
+try:
+    certify_dataset(model, samples, Path(sys.argv[1]), Settings(n=int(sys.argv[3]), seed=3))
+except RunError as error:
+    print(error)
+    sys.exit(7)
+"""
+
+
+def script(out: Path, mode: str, n: int) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-c", SCRIPT, str(out), mode, str(n)]
+    return subprocess.Popen(arguments, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def finish(process: subprocess.Popen[str]) -> int:
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+def test_a_full_disk_loses_no_finished_row(out: Path) -> None:
+    process = script(out, "full", N)
+    message, _ = process.communicate(timeout=120)
+    assert process.returncode == 7
+    assert "Rows written before are safe; make room" in message
+    assert len(list((out / "rows").glob("*.parquet"))) == 5
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_continues_to_the_same_rows(out: Path, tmp_path: Path) -> None:
+    assert finish(script(tmp_path / "whole", "run", 2_000)) == 0
+    process = script(out, "run", 2_000)
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("rows/*.parquet"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    before = len(list(out.glob("rows/*.parquet")))
+    assert finish(script(out, "run", 2_000)) == 0
+    whole, continued = (
+        pq.read_table(p / "rows.parquet").drop_columns(["seconds", "digest"]) for p in (tmp_path / "whole", out)
+    )
+    assert 3 <= before < 40
+    assert continued.equals(whole)
+    assert json.loads((out / "run.json").read_text())["seed"] == "3"
