@@ -77,8 +77,8 @@ def certify_dataset(
                 bar.write(f"continues: {len(rows):,} of {len(samples):,} images are there", file=sys.stderr)
             work.do()
         except KeyboardInterrupt:
-            kept, lost = len(rows) + work.images, work.drawn - work.draws
-            told = f"{kept:,} of {len(samples):,} images are kept, {lost:,} draws of others are lost"
+            kept = len(rows) + work.images
+            told = f"{kept:,} of {len(samples):,} images are kept, {work.lost:,} draws of others are lost"
             raise KeyboardInterrupt(told) from None
     if not rows and not work.images:
         (out / "run.json").unlink()

@@ -12,12 +12,14 @@ from torch import Tensor
 from robustify.certificates import Certificate, Provenance
 from robustify.data import Sample
 from robustify.errors import InputError
+from robustify.runs.begun import BegunStore
 from robustify.runs.digests import row_digest
 from robustify.runs.ending import Unusable
 from robustify.runs.rows import Row
 from robustify.runs.store import RowStore
 from robustify.smoothing import SmoothedClassifier
 from robustify.smoothing.fingerprint import pixels_fingerprint
+from robustify.smoothing.rounds import Begun
 
 SHOWN = 10
 """Number of unusable images that are named while a run goes on; the run's result names all."""
@@ -37,8 +39,6 @@ class Work:
         key: Digest of the run's configuration, which keys those of the rows.
         bar: Shows draws.
         images: Number of rows that were added.
-        draws: Number of draws that they took.
-        drawn: Number of draws of all images, those under way too.
         unusable: Images that could not be used.
     """
 
@@ -50,35 +50,60 @@ class Work:
     key: str
     bar: Any
     images: int = field(init=False, default=0)
-    draws: int = field(init=False, default=0)
-    drawn: int = field(init=False, default=0)
     unusable: list[Unusable] = field(init=False, default_factory=list)
     _seen: dict[str, tuple[int | None, str]] = field(init=False, default_factory=dict)
+    _begun: dict[str, Begun] = field(init=False, default_factory=dict)
+    _drawn: int = field(init=False, default=0)
 
     def do(self) -> None:
         """Adds a row for each image that can be used, as soon as it is certified."""
-        started = time.monotonic()
-        for certificate in self.model.certificates(self._read(), self.provenance, self._progress, self.truths):
+        started, p = time.monotonic(), self.provenance
+        found = self.model.certificates(
+            self._read(), p, self._progress, self.truths, begun=self._begun, keep=self._keep
+        )
+        for certificate in found:
             seconds, started = time.monotonic() - started, time.monotonic()
             row = _row(certificate, *self._seen.pop(certificate.sample), seconds)
             self.store.add(replace(row, digest=row_digest(row, self.key)))
+            self._kept.forget(row.sample)
+            self._begun.pop(row.sample, None)
             self.images += 1
-            self.draws += row.draws
-            self.bar.total -= self.provenance.plan.most_draws - row.draws  # what an early decision saved
+            self._drawn -= row.draws
+            self.bar.total -= p.plan.most_draws - row.draws  # what an early decision saved
+        self._kept.clear()
+
+    @property
+    def lost(self) -> int:
+        """Number of draws of images under way that are not on the disk."""
+        return self._drawn - sum(map(_draws, self._begun.values()))
+
+    @property
+    def _kept(self) -> BegunStore:
+        return BegunStore(self.store.folder, self.key, self.provenance.batch)
 
     def _progress(self, draws: int) -> None:
-        self.drawn += draws
+        self._drawn += draws
         self.bar.update(draws)
+
+    def _keep(self, begun: Mapping[str, Begun]) -> None:
+        """Writes the draws of undecided images."""
+        self._kept.write({sample: self._seen[sample][1] for sample in begun}, begun)
+        self._begun.update(begun)
 
     def _read(self) -> Iterator[tuple[str, Tensor]]:
         """Name and pixels of each image that can be used, read when the engine has room for it."""
+        kept = self._kept.read()
         for sample in self.samples:
             try:
                 image = self.model.prepare(sample.image, self.provenance.soundness)
             except InputError as error:
                 self._leave_out(Unusable(sample.id, truth_of(sample), str(error)))
                 continue
-            self._seen[sample.id] = truth_of(sample), pixels_fingerprint(image)
+            pixels = pixels_fingerprint(image)
+            self._seen[sample.id] = truth_of(sample), pixels
+            if begun := kept.get((sample.id, pixels, self.provenance.batch)):
+                self._begun[sample.id] = begun
+                self._progress(_draws(begun))
             yield sample.id, image
 
     def _leave_out(self, image: Unusable) -> None:
@@ -86,6 +111,11 @@ class Work:
         if len(self.unusable) <= SHOWN:
             more = "\n…and so on" if len(self.unusable) == SHOWN else ""
             self.bar.write(f"left out {image}{more}", file=sys.stderr)
+
+
+def _draws(begun: Begun) -> int:
+    """Number of draws that were counted, failures too as far as they are kept."""
+    return sum(map(sum, (*begun.told, *begun.counted)))
 
 
 def truth_of(sample: Sample) -> int | None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ import pytest
 
 from robustify import Settings, SmoothedClassifier
 from robustify.data import Sample
+from robustify.errors import RunError
+from robustify.runs.begun import BegunStore
 from robustify.runs.certify import certify_dataset
 from robustify.runs.rows import Row
 from robustify.runs.store import RowStore
+from robustify.smoothing import engine
+from robustify.smoothing.rounds import Begun
 
 N = 100
 
@@ -62,6 +67,73 @@ def test_an_interrupted_run_continues_to_the_same_rows(
     assert same == without_time(whole.rows)
 
 
+def interrupted_after(n: int, patch: pytest.MonkeyPatch) -> None:
+    """Interrupts while draws are kept for the n-th time; they are kept after every batch."""
+    times = 0
+    write = BegunStore.write
+
+    def counting(store: BegunStore, pixels: Mapping[str, str], begun: Mapping[str, Begun]) -> None:
+        nonlocal times
+        times += 1
+        if times == n:
+            raise KeyboardInterrupt
+        write(store, pixels, begun)
+
+    patch.setattr(engine, "KEEP_AFTER", 0.0)
+    patch.setattr(BegunStore, "write", counting)
+
+
+def test_draws_within_an_image_survive_an_interruption(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, tmp_path: Path
+) -> None:
+    settings = Settings(n=600, seed=3)
+    whole = certify_dataset(model, samples[:2], tmp_path / "whole", settings)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted_after(8, patch)
+        with pytest.raises(KeyboardInterrupt, match=r"^0 of 2 images are kept, 63 draws of others are lost$"):
+            certify_dataset(model, samples[:2], out, settings)
+    assert len(list((out / "begun").glob("*.json"))) == 1
+    passes: list[object] = []
+    handle = model.pipeline.register_forward_hook(lambda *_: passes.append(None))
+    continued = certify_dataset(model, samples[:2], out, settings)
+    handle.remove()
+    assert len(passes) <= -(-(1_400 - 7 * 62) // 63) + 1
+    assert without_time(continued.rows) == without_time(whole.rows)
+    assert not (out / "begun").exists()
+
+
+def test_draws_of_another_batch_or_picture_are_drawn_again(
+    model: SmoothedClassifier, samples: list[Sample], out: Path, tmp_path: Path
+) -> None:
+    whole = certify_dataset(model, samples[:1], tmp_path / "whole", Settings(n=600, seed=3, batch=37))
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted_after(4, patch)
+        with pytest.raises(KeyboardInterrupt):
+            certify_dataset(model, samples[:1], out, Settings(n=600, seed=3))
+    continued = certify_dataset(model, samples[:1], out, Settings(n=600, seed=3, batch=37))
+    assert without_time(continued.rows) == without_time(whole.rows)
+
+
+@pytest.mark.parametrize(
+    "change", [(" 60,", " 59,"), ('"batch": 64', '"batch": 65'), ('"', "'")], ids=["vote", "batch", "quotes"]
+)
+def test_kept_draws_that_were_changed_are_refused(
+    change: tuple[str, str], model: SmoothedClassifier, samples: list[Sample], out: Path
+) -> None:
+    settings = Settings(n=600, n0=62, seed=3)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted_after(4, patch)
+        with pytest.raises(KeyboardInterrupt):
+            certify_dataset(model, samples[:1], out, settings)
+    (file,) = (out / "begun").glob("*.json")
+    before = file.read_text()
+    changed = before.replace(*change)
+    assert changed != before
+    file.write_text(changed)
+    with pytest.raises(RunError, match=r"cannot go on with the draws in .*\n  Delete it"):
+        certify_dataset(model, samples[:1], out, settings)
+
+
 SCRIPT = """
 import random, resource, sys
 import numpy as np, torch
@@ -69,6 +141,7 @@ from pathlib import Path
 from torch import nn
 from robustify import Preprocessing, Settings, robustify
 from robustify.data import Sample
+from robustify.errors import RunError
 from robustify.errors import RunError
 from robustify.runs.certify import certify_dataset
 torch.manual_seed(0)
