@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from robustify.denoisers.base import Denoiser
 from robustify.denoisers.network import config_of, dtype_of, predict, size_of
 from robustify.denoisers.schedule import log_snr_of, prediction_of
+from robustify.downloads import from_hub
 from robustify.errors import InputError, ModelError
 from robustify.licences import licence_of
 from robustify.types import Levels, Pixels
@@ -116,6 +117,7 @@ def _factors(sigma: float) -> tuple[float, float]:
     return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
 
 
+@from_hub("")
 def load(name: str, /) -> DiffusionDenoiser:
     """Loads a diffusers pipeline with a pixel-space `unet` and a `scheduler` from a folder or the Hub.
 

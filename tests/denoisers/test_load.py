@@ -59,7 +59,7 @@ class TestLoad:
         index = json.loads((folder / "model_index.json").read_text())
         index |= {"vae": ["diffusers", "AutoencoderKL"], "feature_extractor": [None, None], "force_zeros": True}
         (tmp_path / "model_index.json").write_text(json.dumps(index))
-        with pytest.raises(ModelError, match="DDPMPipeline has scheduler, unet, vae$"):
+        with pytest.raises(ModelError, match=r"DDPMPipeline has scheduler, unet, vae$"):
             load(str(tmp_path))
 
     def test_missing_folder(self, tmp_path: Path) -> None:
