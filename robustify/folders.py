@@ -1,5 +1,6 @@
 """Writing of files, whole or not at all, and what is said when a disk fails."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +53,8 @@ def disk(folder: Path, safe: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        remedy = "make room and" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see to that, then"
         raise RunError(
             f"cannot write to {str(folder)!r}: {error.strerror or error}.\n"
-            f"  {safe} are safe; make room and run the same command again."
+            f"  {safe} are safe; {remedy} run the same command again."
         ) from error

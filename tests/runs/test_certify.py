@@ -267,7 +267,7 @@ def test_a_full_disk_loses_no_finished_row(out: Path) -> None:
     process = script(out, "full", N)
     message, _ = process.communicate(timeout=120)
     assert process.returncode == 7
-    assert "Rows written before are safe; make room" in message
+    assert "File too large.\n  Rows written before are safe; see to that" in message
     assert len(list((out / "rows").glob("*.parquet"))) == 5
 
 
