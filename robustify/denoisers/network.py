@@ -6,10 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustify.denoisers.base import faults_of
 from robustify.errors import ModelError
 
 _IMAGES = (1, 3)
 """Numbers of channels that images have."""
+
+_CALL = (
+    "\n  Expected a network that is called as network(images, timesteps) and returns an object with `sample`, as "
+    "diffusers' UNet2DModel."
+)
 
 _CONDITIONS = ("num_class_embeds", "class_embed_type", "cross_attention_dim")
 
@@ -60,18 +66,8 @@ def predict(network: nn.Module, y_t: Tensor, times: Tensor, name: str) -> Tensor
     Raises:
         ModelError: If the network fails, or returns another shape.
     """
-    try:
-        output = network(y_t.to(dtype_of(network)), times)
-        predicted: object = output.sample
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # whatever a stranger's network raises, the user should read whose it is
-        raise ModelError(
-            f"the network of {name} fails on images of shape {tuple(y_t.shape)} with one timestep for each: "
-            f"{type(error).__name__}: {error}\n"
-            "  Expected a network that is called as network(images, timesteps) and returns an object with `sample`, as "
-            "diffusers' UNet2DModel."
-        ) from error
+    with faults_of(f"the network of {name}, given images of shape {tuple(y_t.shape)} and timesteps,", _CALL):
+        predicted: object = network(y_t.to(dtype_of(network)), times).sample
     if not isinstance(predicted, Tensor) or not _fits(predicted.shape, y_t.shape):
         found = tuple(predicted.shape) if isinstance(predicted, Tensor) else type(predicted).__name__
         raise ModelError(f"expected a prediction of shape {tuple(y_t.shape)}; the network of {name} gives {found}")

@@ -3,14 +3,13 @@
 import json
 import shutil
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler
 from torch import Tensor, nn
 
-from robustify.denoisers import Denoiser, Identity
+from robustify.denoisers import Identity
 from robustify.denoisers.diffusion import DiffusionDenoiser, load, names
 from robustify.denoisers.wrap import wrap
 from robustify.errors import InputError, ModelError
@@ -91,24 +90,3 @@ class TestWrap:
     def test_anything_else_is_refused(self, given: object) -> None:
         with pytest.raises(InputError, match=rf"\(network, scheduler\); got {type(given).__name__}"):
             wrap(given)
-
-
-class TestIdentity:
-    def test_leaves_the_noise_in(self, noisy: Tensor) -> None:
-        assert Identity()(noisy, 0.25) is noisy
-
-    def test_fits_any_image(self) -> None:
-        identity = Identity()
-        assert (identity.channels, identity.size, identity.licence, identity.name) == (None, None, None, "none")
-        assert identity.describe(0.25) == "plain smoothing"
-        assert not identity.training
-
-    def test_may_ask_for_gray_images(self) -> None:
-        assert Identity(1).channels == 1
-
-    def test_a_denoiser_must_say_how_it_works(self) -> None:
-        class Silent(Denoiser):
-            forward = Mock()
-
-        with pytest.raises(TypeError, match=r"abstract.*describe"):
-            Silent()
