@@ -9,6 +9,7 @@ from diffusers import DDPMPipeline, DDPMScheduler
 from torch import Tensor, nn
 
 from tests.toys_diffusion import unet
+from tests.toys_openai import TINY_FLAGS, Weights, example
 
 
 @pytest.fixture
@@ -28,3 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, awaken: Callable[[nn.Module
     scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
     DDPMPipeline(unet=unet(awaken), scheduler=scheduler).save_pretrained(place)
     return place
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Weights:
+    """A random checkpoint of a tiny network."""
+    return example(TINY_FLAGS, 8).state
