@@ -29,7 +29,7 @@ class _Contents:
 
 _HINT = "Give a folder as its library's save_pretrained or save_for_hf writes it, or 'source:name'."
 
-_TUNED = "Give the classifier that was tuned, and this folder as tuned=."
+_TUNED = "Give the classifier that was tuned; this folder goes into the option `tuned`."
 
 _PART = "Give the folder above, with model_index.json."
 
@@ -38,7 +38,7 @@ _BY_FILE = {
     "open_clip_config.json": _Contents("an open_clip model", "classifier", "open_clip:local-dir:"),
     "adapter_config.json": _Contents(
         "an adapter of peft, no model by itself",
-        hint="Give the classifier that it belongs to; with it, the folder of a training run of robustify as tuned=.",
+        hint="Give the classifier that it belongs to; a training run of robustify goes into the option `tuned`.",
     ),
     "tune.json": _Contents("a training run of robustify", hint=_TUNED),
     "run.json": _Contents("a certification run of robustify", hint=_HINT),
@@ -63,8 +63,8 @@ def reference_of(folder: Path, kind: str) -> str:
     found = f"expected the folder of a saved {kind}; {str(folder)!r} holds {contents.what}"
     if contents.gives is None:
         raise InputError(f"{found}.\n  {contents.hint}")
-    role = "denoiser=" if contents.gives == "denoiser" else "the model"
-    raise InputError(f"{found}, which is a {contents.gives}.\n  Give it as {role}.")
+    role = "denoiser" if contents.gives == "denoiser" else "model"
+    raise InputError(f"{found}, which is a {contents.gives}.\n  Give it as the {role}.")
 
 
 def _contents(folder: Path) -> _Contents:

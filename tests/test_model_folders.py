@@ -40,8 +40,9 @@ def test_folder_may_be_relative_or_at_home(name: str, place: str, monkeypatch: p
 
 def test_both_in_the_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ZOO)
-    model = robustify("./transformers", denoiser="ddpm")
-    assert (model.classifier.name, model.denoiser.name) == ("hf:transformers", "diffusers:ddpm")
+    for place in (str, Path):
+        model = robustify(place("./transformers"), denoiser=place("ddpm"))
+        assert (model.classifier.name, model.denoiser.name) == ("hf:transformers", "diffusers:ddpm")
 
 
 def test_source_comes_before_a_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +73,7 @@ def test_timm_inside_transformers_is_transformers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "text"),
     [
-        ("classifier", "ddpm", r"'.*ddpm' holds a diffusers pipeline, which is a denoiser.\n  Give it as denoiser="),
+        ("classifier", "ddpm", r"'.*ddpm' holds a diffusers pipeline, which is a denoiser.\n  Give it as the denoiser"),
         ("denoiser", "timm", "'.*timm' holds a timm model, which is a classifier"),
         ("denoiser", "transformers", "holds a transformers model, which is a classifier"),
         ("denoiser", "open_clip", "holds an open_clip model, which is a classifier"),
@@ -86,8 +87,8 @@ def test_the_other_kind_is_refused_by_name(kind: str, name: str, text: str) -> N
 @pytest.mark.parametrize(
     ("files", "text"),
     [
-        ({"adapter_config.json": "{}", "adapter_model.safetensors": ""}, r"holds an adapter of peft.*\n.*tuned="),
-        ({"tune.json": "{}"}, r"holds a training run of robustify.*\n.*tuned="),
+        ({"adapter_config.json": "{}", "adapter_model.safetensors": ""}, r"holds an adapter of peft.*\n.*`tuned`"),
+        ({"tune.json": "{}"}, r"holds a training run of robustify.*\n.*`tuned`"),
         ({"run.json": "{}"}, "holds a certification run of robustify"),
         ({"config.json": '{"_class_name": "UNet2DModel"}'}, r"holds one part of a diffusers pipeline \(UNet2DModel\)"),
         ({"scheduler_config.json": "{}"}, "holds one part of a diffusers pipeline"),
