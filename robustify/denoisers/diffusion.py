@@ -38,13 +38,15 @@ class DiffusionDenoiser(Denoiser):
     Arguments:
         network: A diffusers network in evaluation mode, which maps images of shape (B, C, H, W) and timesteps of shape
             (B) to a prediction with C channels, or with 2C where it also learned the variance, which is not used.
-            Neither moved nor changed; in channels-last memory it is a little faster.
-        scheduler: A diffusers scheduler with `alphas_cumprod` and `config.prediction_type`.
+            C is 1 or 3. Neither moved nor changed; in channels-last memory it is a little faster.
+        scheduler: The diffusers scheduler of its training, with `alphas_cumprod`, whose indices are its timesteps, and
+            `config.prediction_type`. How it would sample does not matter.
         name: Name in certificates and reports.
         licence: Licence of the weights, where it is known.
 
     Raises:
-        ModelError: If the network is latent, conditional or in training mode, or the schedule is unusable.
+        ModelError: If the network is no `UNet2DModel` of pixels, is conditional, takes another time or input, or is in
+            training mode; or if the schedule is unusable.
     """
 
     def __init__(
