@@ -4,7 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -52,13 +52,14 @@ class RobustifyOptions(ModelOptions):
 
 @takes(RobustifyOptions)
 def robustify(
-    model: str | nn.Module | ImageClassifier | ZeroShotModel, options: RobustifyOptions
+    model: str | PathLike[str] | nn.Module | ImageClassifier | ZeroShotModel, options: RobustifyOptions
 ) -> SmoothedClassifier:
     """Turns an image classifier into a certified one.
 
     Arguments:
         model: A reference such as `"timm:resnet50.a1_in1k"`, `"open_clip:ViT-B-32/laion2b_s34b_b79k"` or
-            `"hf:google/vit-base-patch16-224"`; or a model of this process, in evaluation mode.
+            `"hf:google/vit-base-patch16-224"`; the folder of a saved model; or a model of this process, in evaluation
+            mode.
         options: The fields of `RobustifyOptions` as keywords, such as `denoiser=`, `sigma=` and `classes=`.
 
     Raises:
@@ -157,17 +158,17 @@ def _tune(model: SmoothedClassifier, options: RobustifyOptions) -> SmoothedClass
 
 def _find(model: object, options: RobustifyOptions) -> ImageClassifier | ZeroShotModel:
     o = options
-    ready = isinstance(model, str | ImageClassifier | ZeroShotModel)
+    ready = isinstance(model, str | PathLike | ImageClassifier | ZeroShotModel)
     if ready and not (o.preprocessing is None and o.processor is None and o.tokenizer is None):
         raise InputError("preprocessing, processor and tokenizer are for models of this process; this one has its own")
-    if isinstance(model, str):
-        return CLASSIFIERS.load(model)
+    if isinstance(model, str | PathLike):
+        return CLASSIFIERS.load(fspath(model))
     if isinstance(model, ImageClassifier | ZeroShotModel):
         return model
     if isinstance(model, SmoothedClassifier):
         raise InputError("expected a classifier; got one that is smoothed already.\n  Give its `classifier` instead.")
     if not isinstance(model, nn.Module):
-        raise InputError(f"expected a reference 'source:name' or an nn.Module; got {type(model).__name__}")
+        raise InputError(f"expected a reference 'source:name', a folder or an nn.Module; got {type(model).__name__}")
     return wrap(model, preprocessing=o.preprocessing, processor=o.processor, tokenizer=o.tokenizer, labels=o.classes)
 
 
@@ -175,6 +176,6 @@ def _denoiser(denoiser: object, classifier: ImageClassifier) -> Denoiser:
     """The denoiser; one that is loaded by reference goes where the classifier is, one that is given must be there."""
     if denoiser is None:
         return Identity()
-    if isinstance(denoiser, str):
-        return DENOISERS.load(denoiser).to(classifier.device)
+    if isinstance(denoiser, str | PathLike):
+        return DENOISERS.load(fspath(denoiser)).to(classifier.device)
     return wrap_denoiser(denoiser)

@@ -1,7 +1,19 @@
 """The exceptions of robustify. Their texts say what was given, what was expected and what to do next."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str], written: Callable[[str], str] = str) -> str:
+    """A line for the end of an error text, with the known name that is nearest; nothing where none is near.
+
+    Arguments:
+        name: The name that is not known.
+        known: Those that are.
+        written: Function of a known name that gives what the user should write.
+    """
+    close = get_close_matches(name, list(known), n=1)
+    return f"\n  Did you mean {written(close[0])!r}?" if close else ""
 
 
 class RobustifyError(Exception):
@@ -10,6 +22,10 @@ class RobustifyError(Exception):
 
 class InputError(RobustifyError, ValueError):
     """An argument, file or image that cannot be used."""
+
+
+class UnreachableError(InputError):
+    """A model whose files are neither on this machine nor can be fetched now."""
 
 
 class ModelError(RobustifyError, ValueError):
@@ -28,9 +44,7 @@ class UnknownPluginError(PluginError, LookupError):
     """A name that is neither installed nor known."""
 
     def __init__(self, kind: str, name: str, installed: Sequence[str], known: Sequence[str], group: str) -> None:
-        lines = [f"no {kind} named {name!r}."]
-        if close := get_close_matches(name, [*installed, *known], n=1):
-            lines.append(f"Did you mean {close[0]!r}?")
+        lines = [f"no {kind} named {name!r}.{did_you_mean(name, [*installed, *known])}"]
         lines.append(f"Installed: {', '.join(sorted(installed)) or 'none'}.")
         article = "An" if kind[0] in "aeiou" else "A"
         lines.append(f"{article} {kind} is an entry point in the group {group!r}; see plugins/README.md.")

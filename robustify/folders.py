@@ -113,7 +113,8 @@ def disk(folder: Path, safe: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        remedy = "make room and" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see to that, then"
         raise RunError(
             f"cannot write to {str(folder)!r}: {error.strerror or error}.\n"
-            f"  {safe} are safe; make room and run the same command again."
+            f"  {safe} are safe; {remedy} run the same command again."
         ) from error

@@ -11,8 +11,9 @@ class ModelOptions:
     """What is put before a classifier, and how it computes.
 
     Arguments:
-        denoiser: A reference such as "diffusers:google/ddpm-cifar10-32" or "zoo:ddpm", in Python also a diffusers
-            pipeline, a pair (network, scheduler) or a `Denoiser`. Without one: plain smoothing.
+        denoiser: A reference such as "diffusers:google/ddpm-cifar10-32" or "zoo:ddpm", or the folder of a saved
+            pipeline; in Python also a diffusers pipeline, a pair (network, scheduler) or a `Denoiser`. Without one:
+            plain smoothing.
         tuned: Folder of a finished training run of this classifier, whose result is used.
         sigma: Standard deviation of the noise, in [0, 1] pixels: more proves larger radii at less accuracy.
         precision: "float32", or "bfloat16" or "float16" by autocast: faster where the hardware has it, and another

@@ -1,8 +1,10 @@
 """Registries of entry points, whose entries are imported only on request; the sources of classifiers and denoisers."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, Union, cast, final, runtime_checkable
 
 from robustify.errors import (
@@ -10,8 +12,12 @@ from robustify.errors import (
     InputError,
     MissingPluginError,
     PluginConflictError,
+    PluginError,
     UnknownPluginError,
+    UnreachableError,
+    did_you_mean,
 )
+from robustify.model_folders import reference_of
 
 if TYPE_CHECKING:
     from robustify.classifiers import ImageClassifier, ZeroShotModel
@@ -119,16 +125,51 @@ class Sources(Registry[Source[T]], Generic[T]):
         self.gives = kind
 
     def load(self, reference: str) -> T:
-        """Loads a model by its reference, `"source:name"`; what follows the first colon is left to the source.
+        """Loads a model by its reference, `"source:name"`, or from the folder in which it is saved.
+
+        What follows the first colon is left to the source.
 
         Raises:
-            InputError: If the reference is not of this form.
+            InputError: If the reference is of neither form, or its source has no such model.
             PluginError: If the source is unknown, not installed, broken or provided twice.
         """
-        source, colon, name = reference.partition(":")
-        if not colon or not source or not name:
-            raise InputError(f"expected 'source:name', such as {self._example()!r}; got {reference!r}")
-        return self.find(source).load(name)
+        name, _, model = self._resolve(reference).partition(":")
+        source = self.find(name)
+        try:
+            return source.load(model)
+        except UnreachableError:
+            raise
+        except InputError as error:
+            listed = [] if ":" in model else source.names()
+            near = "" if model in listed else did_you_mean(model, listed, lambda other: f"{name}:{other}")
+            if not near:
+                raise
+            raise InputError(f"{error}{near}") from error
+
+    def _resolve(self, reference: str) -> str:
+        """The reference, `"source:name"`; of a folder that which its files tell."""
+        source, _, name = reference.partition(":")
+        if name and source in self.names():
+            return reference
+        folder = Path(reference).expanduser()
+        if reference and folder.is_dir():
+            return reference_of(folder, self.gives)
+        if reference and folder.is_file():
+            raise InputError(f"expected the folder of a saved {self.gives}; {reference!r} is a file")
+        if reference.startswith(("/", ".", "~")):
+            raise InputError(f"there is no folder {reference!r}")
+        if not source or not name:
+            expected = f"expected 'source:name', such as {self._example()!r}, or a folder"
+            raise InputError(f"{expected}; got {reference!r}{self._hint(reference)}")
+        return reference
+
+    def _hint(self, bare: str) -> str:
+        """What may be meant by a name without its source; nothing where no source lists one like it."""
+        references: dict[str, str] = {}
+        for source in self.names():
+            with suppress(PluginError):
+                references |= {name: f"{source}:{name}" for name in self.find(source).names()}
+        return did_you_mean(bare, references, references.__getitem__)
 
     def _example(self) -> str:
         return "timm:resnet50.a1_in1k" if self.gives == "classifier" else "diffusers:google/ddpm-cifar10-32"

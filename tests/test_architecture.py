@@ -12,19 +12,8 @@ import robustify
 
 PACKAGE = Path(robustify.__file__).parent
 LAYERS = [
-    {
-        "errors",
-        "lazy",
-        "options",
-        "model_options",
-        "types",
-        "contract",
-        "format",
-        "bars",
-        "folders",
-        "licences",
-        "registry",
-    },
+    {"errors", "lazy", "options", "model_options", "types", "contract", "format", "bars", "folders", "licences"}
+    | {"registry", "model_folders", "downloads"},
     {"certificates"},
     {"classifiers"},
     {"denoisers"},

@@ -287,3 +287,59 @@ def test_the_guides_objective_plugin_works_as_typed(
     install("robustify-wrong", "wrong", "robustify_wrong", "loss = 1", group=OBJECTIVES.group, attribute=":loss")
     with pytest.raises(BrokenPluginError, match="expected a subclass of Objective; got 1"):
         OBJECTIVES.find("wrong")
+
+
+LOADS = """
+from robustify.errors import InputError, UnreachableError
+
+def load(name, /):
+    if name in ("ball", "red-ball"):
+        raise UnreachableError(f"no network for {name}")
+    raise InputError(f"no toy {name}")
+
+def names(pattern="*", /):
+    return ["ball", "kite", "small/boat"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("reference", "hint"),
+    [
+        ("good:kit", "no toy kit\n  Did you mean 'good:kite'?"),
+        ("good:small/boot", "no toy small/boot\n  Did you mean 'good:small/boat'?"),
+        ("good:kite", "no toy kite"),
+        ("good:zebra", "no toy zebra"),
+        ("good:local-dir:kite", "no toy local-dir:kite"),
+        ("good:red-ball", "no network for red-ball"),
+    ],
+)
+def test_a_model_that_a_source_does_not_have_gets_the_nearest_it_lists(
+    toys: Sources[str], install: Install, reference: str, hint: str
+) -> None:
+    install("toy-good", "good", "toy_good", LOADS)
+    with pytest.raises(InputError, match=f"^{re.escape(hint)}$"):
+        toys.load(reference)
+
+
+@pytest.mark.parametrize(("bare", "hint"), [("kit", "good:kite"), ("small/boat", "good:small/boat"), ("zebra", None)])
+def test_a_name_without_its_source_gets_the_reference_that_is_meant(
+    toys: Sources[str], install: Install, bare: str, hint: str | None
+) -> None:
+    install("toy-bad", "bad", "toy_bad", "raise RuntimeError")
+    install("toy-good", "good", "toy_good", LOADS)
+    ending = f"got '{bare}'" + (f"\n  Did you mean '{hint}'?" if hint else "")
+    with pytest.raises(InputError, match=f"or a folder; {re.escape(ending)}$"):
+        toys.load(bare)
+
+
+def test_models_of_ours_that_are_nearly_named() -> None:
+    for registry, given, meant in (
+        (CLASSIFIERS, "timm:resnet18.a1_in2k", "timm:resnet18.a1_in1k"),
+        (CLASSIFIERS, "resnet18.a1_in1k", "timm:resnet18.a1_in1k"),
+        (CLASSIFIERS, "open_clip:ViT-B-32/openaj", "open_clip:ViT-B-32/openai"),
+        (CLASSIFIERS, "zoo:tim", "zoo:timm"),
+        (DENOISERS, "ddpn", "zoo:ddpm"),
+        (DENOISERS, "zoo:dpm", "zoo:ddpm"),
+    ):
+        with pytest.raises(InputError, match=f"Did you mean '{re.escape(meant)}'"):
+            registry.load(given)

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from robustify.classifiers.base import ImageClassifier, check_evaluation_mode
 from robustify.classifiers.preprocessing import Geometry, Preprocessing
 from robustify.classifiers.zero_shot import ZeroShotModel
+from robustify.downloads import from_hub
 from robustify.errors import InputError, ModelError
 from robustify.licences import licence_of
 from robustify.types import Bytes
 
 
+@from_hub("hf-hub:")
 def load(name: str, /) -> "OpenCLIP":
     """Loads an image-text model with pretrained weights; its method `classifier` makes a classifier for given classes.
 

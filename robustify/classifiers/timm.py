@@ -16,9 +16,11 @@ from torch import nn
 
 from robustify.classifiers.base import ImageClassifier
 from robustify.classifiers.preprocessing import Preprocessing, ResizeCrop
+from robustify.downloads import from_hub
 from robustify.errors import InputError, ModelError
 
 
+@from_hub("hf-hub:")
 def load(name: str, /) -> ImageClassifier:
     """Loads a pretrained timm model in evaluation mode.
 

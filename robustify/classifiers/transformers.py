@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from robustify.classifiers.base import ImageClassifier, check_evaluation_mode
 from robustify.classifiers.preprocessing import Geometry, Preprocessing, ResizeCrop
+from robustify.downloads import from_hub
 from robustify.errors import InputError, ModelError
 from robustify.licences import licence_of
 from robustify.types import Bytes
 
 
+@from_hub("")
 def load(name: str, /) -> ImageClassifier:
     """Loads a pretrained image classifier with its image processor, from the Hub or a folder.
 

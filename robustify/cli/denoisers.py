@@ -17,7 +17,7 @@ def _group() -> None:
 def convert(
     family: Annotated[str, typer.Argument(help="guided-diffusion or improved-diffusion.")],
     checkpoint: Annotated[Path, typer.Argument(help="The released .pt file.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write; then use it as diffusers:FOLDER.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; then use it as --denoiser FOLDER.")],
 ) -> None:
     """Turn a released checkpoint into a folder that diffusers loads.
 

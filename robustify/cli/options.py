@@ -20,7 +20,7 @@ from robustify.model_options import ModelOptions
 from robustify.smoothing.settings import PredictSettings, Settings
 
 Model: TypeAlias = Annotated[
-    str, typer.Argument(help="Classifier, 'source:name': timm:…, open_clip:…, hf:…, zoo:…, or a plugin's.")
+    str, typer.Argument(help="Classifier, 'source:name' or a folder: timm:…, open_clip:…, hf:…, zoo:…, or a plugin's.")
 ]
 Data: TypeAlias = Annotated[
     Path,

@@ -1,10 +1,14 @@
 """The interface of denoisers, which clean noisy pixels for the classifier."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import final
 
+import torch
 from torch import nn
 
+from robustify.errors import ModelError, RobustifyError
 from robustify.types import Levels, Pixels
 
 
@@ -71,3 +75,22 @@ class Identity(Denoiser):
     def describe(self, sigma: float) -> str:
         del sigma
         return "plain smoothing"
+
+
+@contextmanager
+def faults_of(what: str, hint: str = "") -> Iterator[None]:
+    """Tells whatever a denoiser raises as its fault; errors of ours and a lack of memory stay what they are.
+
+    Arguments:
+        what: The denoiser with what it is asked to do, before "fails".
+        hint: What was expected of it, a line for the end of the text.
+
+    Raises:
+        ModelError: If anything is raised.
+    """
+    try:
+        yield
+    except (RobustifyError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # whatever a stranger's network raises, the user should read whose it is
+        raise ModelError(f"{what} fails: {type(error).__name__}: {error}{hint}") from error

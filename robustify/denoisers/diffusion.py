@@ -11,6 +11,7 @@ References:
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
@@ -19,14 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from robustify.denoisers.base import Denoiser
+from robustify.denoisers.network import config_of, dtype_of, predict, size_of
+from robustify.denoisers.schedule import log_snr_of, prediction_of
+from robustify.downloads import from_hub
 from robustify.errors import InputError, ModelError
 from robustify.licences import licence_of
 from robustify.types import Levels, Pixels
 
 Factor: TypeAlias = float | Tensor
 """A number for all images, or one for each, of shape (B, 1, 1, 1)."""
-
-PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
 @final
@@ -36,13 +38,15 @@ class DiffusionDenoiser(Denoiser):
     Arguments:
         network: A diffusers network in evaluation mode, which maps images of shape (B, C, H, W) and timesteps of shape
             (B) to a prediction with C channels, or with 2C where it also learned the variance, which is not used.
-            Neither moved nor changed; in channels-last memory it is a little faster.
-        scheduler: A diffusers scheduler with `alphas_cumprod` and `config.prediction_type`.
+            C is 1 or 3. Neither moved nor changed; in channels-last memory it is a little faster.
+        scheduler: The diffusers scheduler of its training, with `alphas_cumprod`, whose indices are its timesteps, and
+            `config.prediction_type`. How it would sample does not matter.
         name: Name in certificates and reports.
         licence: Licence of the weights, where it is known.
 
     Raises:
-        ModelError: If the network is latent, conditional or in training mode, or the schedule is unusable.
+        ModelError: If the network is no `UNet2DModel` of pixels, is conditional, takes another time or input, or is in
+            training mode; or if the schedule is unusable.
     """
 
     def __init__(
@@ -54,15 +58,14 @@ class DiffusionDenoiser(Denoiser):
         licence: str | None = None,
     ) -> None:
         super().__init__()
-        config = _config(network)
-        _check_network(network, config)
+        config = config_of(network)
         self.network = network
-        self.prediction = _prediction(scheduler)
-        self.log_snr = _log_snr(scheduler)
+        self.log_snr = log_snr_of(scheduler)
+        self.prediction = prediction_of(scheduler)
         self.name = name
         self.licence = licence
         self.channels = int(config["in_channels"])
-        self.size = _size(config.get("sample_size"))
+        self.size = size_of(config)
         self.eval()
 
     def timestep(self, sigma: float) -> float:
@@ -83,8 +86,7 @@ class DiffusionDenoiser(Denoiser):
         levels = sigma if isinstance(sigma, float | int) else sigma.tolist()
         times, signal, noise = self._level(levels, noisy)
         y_t = signal * (2 * noisy.float() - 1)
-        dtype = next(self.network.parameters()).dtype
-        predicted = self.network(y_t.to(dtype), times).sample.float()[:, : noisy.shape[1]]
+        predicted = predict(self.network, y_t, times, self.name)
         clean = (self._clean(y_t, predicted, signal, noise) + 1) / 2
         return clean.clamp(0, 1).contiguous()  # classifiers may view pixels in rows
 
@@ -107,7 +109,7 @@ class DiffusionDenoiser(Denoiser):
         return predicted
 
     def describe(self, sigma: float) -> str:
-        dtype = str(next(self.network.parameters()).dtype).removeprefix("torch.")
+        dtype = str(dtype_of(self.network)).removeprefix("torch.")
         return f"one step at t = {self.timestep(sigma):.4f}, {self.prediction}, {dtype}"
 
 
@@ -117,6 +119,7 @@ def _factors(sigma: float) -> tuple[float, float]:
     return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
 
 
+@from_hub("")
 def load(name: str, /) -> DiffusionDenoiser:
     """Loads a diffusers pipeline with a pixel-space `unet` and a `scheduler` from a folder or the Hub.
 
@@ -137,7 +140,11 @@ def load(name: str, /) -> DiffusionDenoiser:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # two small files; downloads have bars of their own
     try:
+        index = DiffusionPipeline.load_config(name)
+        _check_parts(index["_class_name"], [part for part, home in index.items() if _is_present(home)])
         pipeline = DiffusionPipeline.from_pretrained(name)
+    except ModelError:
+        raise
     except (OSError, ValueError, KeyError, AttributeError) as error:  # AttributeError: no such pipeline class
         raise InputError(f"diffusers cannot load a pipeline from {name!r}: {error}") from error
     finally:
@@ -160,57 +167,18 @@ def from_pipeline(pipeline: Any, *, name: str, licence: str | None = None) -> Di
         ModelError: If the pipeline works on latents or needs conditions.
     """
     parts = pipeline.components
-    if "unet" not in parts or "scheduler" not in parts or {"vae", "vqvae", "text_encoder"} & parts.keys():
-        raise ModelError(
-            f"expected a pixel-space pipeline of unet and scheduler; {type(pipeline).__name__} has "
-            f"{', '.join(sorted(parts))}"
-        )
+    _check_parts(type(pipeline).__name__, [name for name, part in parts.items() if part is not None])
     return DiffusionDenoiser(parts["unet"], parts["scheduler"], name=name, licence=licence)
 
 
-def _config(network: nn.Module) -> Any:  # noqa: ANN401
-    config = getattr(network, "config", None)
-    if config is None or "in_channels" not in config:
-        raise ModelError(f"expected a diffusers network with config.in_channels; got {type(network).__name__}")
-    return config
+def _is_present(home: object) -> bool:
+    """Whether an entry of model_index.json, (library, class), is a part that the pipeline has."""
+    return isinstance(home, list | tuple) and len(home) == 2 and isinstance(home[0], str)
 
 
-def _check_network(network: nn.Module, config: Any) -> None:  # noqa: ANN401
-    if any(module.training for module in network.modules()):
-        raise ModelError("the denoiser is in training mode: its output would be random. Call .eval() first.")
-    if any(config.get(key) for key in ("num_class_embeds", "class_embed_type", "cross_attention_dim")):
-        raise ModelError(f"expected an unconditional network; {type(network).__name__} needs classes or text")
-    if config["out_channels"] not in (config["in_channels"], 2 * config["in_channels"]):
+def _check_parts(pipeline: str, parts: Sequence[str]) -> None:
+    """Refuses pipelines that are more or less than a network of pixels and its scheduler."""
+    if set(parts) != {"unet", "scheduler"}:
         raise ModelError(
-            f"expected as many output channels as input channels, or twice as many (learned variance); "
-            f"got {config['in_channels']} in, {config['out_channels']} out"
+            f"expected a pixel-space pipeline of unet and scheduler; {pipeline} has {', '.join(sorted(parts))}"
         )
-
-
-def _prediction(scheduler: Any) -> str:  # noqa: ANN401
-    prediction = str(scheduler.config.get("prediction_type", "epsilon"))
-    if prediction not in PREDICTIONS:
-        raise ModelError(f"expected a prediction type of {', '.join(PREDICTIONS)}; got {prediction!r}")
-    return prediction
-
-
-def _log_snr(scheduler: Any) -> np.ndarray[Any, np.dtype[np.float64]]:  # noqa: ANN401
-    """log(alpha_bar / (1 - alpha_bar)) at each step, decreasing, float64."""
-    table = getattr(scheduler, "alphas_cumprod", None)
-    if table is None:
-        raise ModelError(f"expected a scheduler with alphas_cumprod; {type(scheduler).__name__} has none")
-    alpha_bar = table.double().cpu().numpy()
-    # Schedules of zero terminal SNR end at exactly 0, the noise of an infinite sigma.
-    kept = alpha_bar[:-1] if alpha_bar[-1] == 0 else alpha_bar
-    if not (kept[-1] > 0 and kept[0] < 1 and np.all(np.diff(kept) < 0)):
-        raise ModelError("expected alphas_cumprod that strictly decrease within (0, 1)")
-    return np.asarray(np.log(kept) - np.log1p(-kept))
-
-
-def _size(sample_size: int | tuple[int, int] | list[int] | None) -> tuple[int, int] | None:
-    if sample_size is None:
-        return None
-    if isinstance(sample_size, int):
-        return sample_size, sample_size
-    height, width = sample_size
-    return int(height), int(width)

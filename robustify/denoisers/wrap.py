@@ -20,6 +20,6 @@ def wrap(denoiser: object) -> Denoiser:
         network, scheduler = denoiser
         return DiffusionDenoiser(network, scheduler, name=type(network).__name__)
     raise InputError(
-        f"expected a reference 'source:name', a Denoiser, a diffusers pipeline or (network, scheduler); "
+        f"expected a reference 'source:name', a folder, a Denoiser, a diffusers pipeline or (network, scheduler); "
         f"got {type(denoiser).__name__}"
     )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from robustify.denoisers import Identity
-from robustify.errors import InputError, ModelError
+from robustify.errors import InputError, ModelError, did_you_mean
 from robustify.finetune.adapt.lora import Lora
 from robustify.finetune.adapt.modules import targets
 from robustify.finetune.changes import stretched
@@ -42,7 +42,7 @@ def find_recipe(what: str | Objective, model: SmoothedClassifier, images: int) -
     if what in PRESETS:
         return PRESETS[what].recipe(model.sigma)
     if "/" in what:
-        raise InputError(f"no recipe named {what!r}; there are {', '.join(PRESETS)}")
+        raise InputError(f"no recipe named {what!r}; there are {', '.join(PRESETS)}{did_you_mean(what, PRESETS)}")
     recipe = default_recipe(objective_at(what, model.sigma), model, images)
     preset = PRESETS.get(f"{what}/cifar10")
     if preset is None:

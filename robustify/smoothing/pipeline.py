@@ -9,6 +9,7 @@ from torch import nn
 from robustify.classifiers import ImageClassifier
 from robustify.contract import InputContract, Numerics
 from robustify.denoisers import Denoiser
+from robustify.denoisers.base import faults_of
 from robustify.errors import InputError, ModelError
 from robustify.smoothing.numerics import float32_products
 from robustify.types import Levels, Logits, Pixels
@@ -57,14 +58,19 @@ class Pipeline(nn.Module):
             sigma: Standard deviation of the noise in [0, 1] pixels: one number for all images, or one for each.
         """
         with self._autocast(noisy):
-            logits: Logits = self.classifier(self.denoiser(noisy, sigma))
+            logits: Logits = self.classifier(self._denoised(noisy, sigma))
         return logits
 
     def denoise(self, noisy: Pixels, sigma: Levels) -> Pixels:
         """What the classifier is shown; in the pipeline's own precision, whatever autocast there is around."""
         with self._autocast(noisy):
-            denoised: Pixels = self.denoiser(noisy, sigma)
+            denoised = self._denoised(noisy, sigma)
         return denoised.to(noisy.dtype)
+
+    def _denoised(self, noisy: Pixels, sigma: Levels) -> Pixels:
+        with faults_of(self.denoiser.name):
+            denoised: Pixels = self.denoiser(noisy, sigma)
+        return denoised
 
     def _autocast(self, noisy: Pixels) -> torch.autocast:
         lower = self.precision != "float32"

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from robustify.classifiers.base import check_evaluation_mode
 from robustify.denoisers import Denoiser
+from robustify.denoisers.base import faults_of
 from robustify.errors import InputError, ModelError
 from robustify.testing.shared import TOLERANCE, check_fixed, gap_of, require, short
 from robustify.types import Pixels
@@ -32,7 +33,8 @@ def check_denoiser(denoiser: Denoiser, clean: Pixels, *, sigma: float) -> None:
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
     noisy = clean + sigma * noise
     with torch.no_grad():
-        estimate = denoiser(noisy.clone(), sigma)
+        with faults_of(denoiser.name):
+            estimate = denoiser(noisy.clone(), sigma)
         _check_estimate(estimate, noisy, denoiser.name)
         check_fixed(lambda images: denoiser(images, sigma), noisy, denoiser, denoiser.name)
         _check_levels(denoiser, noisy[:1], sigma)

@@ -91,6 +91,14 @@ def test_leaving_the_noise_in_is_refused() -> None:
         check_denoiser(Identity(), clean, sigma=1.0)
 
 
+def test_a_denoiser_that_fails_is_named(clean: Tensor) -> None:
+    def fails(x: Tensor) -> Tensor:
+        raise KeyError("mask")
+
+    with pytest.raises(ModelError, match=r"^mean fails: KeyError: 'mask'$"):
+        check_denoiser(Mean(fails), clean, sigma=SIGMA)
+
+
 def test_a_denoiser_in_training_mode_is_refused(clean: Tensor) -> None:
     with pytest.raises(ModelError, match="training mode"):
         check_denoiser(Mean().train(), clean, sigma=SIGMA)
