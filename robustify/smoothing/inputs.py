@@ -51,7 +51,7 @@ def to_image(image: OneImage, preprocessing: Preprocessing, contract: InputContr
         image = read_picture(image)
     if isinstance(image, PILImage.Image):
         picture = with_channels(image, contract.channels)
-        pixels = preprocessing.geometry(picture, contract.height, contract.width)
+        pixels = preprocessing.picture_bytes(picture, contract.height, contract.width)
     elif isinstance(image, np.ndarray):
         pixels = _from_array(image, contract)
     elif isinstance(image, Tensor):
