@@ -134,7 +134,7 @@ def _named(classifier: ImageClassifier, classes: Sequence[str]) -> ImageClassifi
             "have no names, one name for each."
         )
     named = copy.copy(classifier)
-    named.labels = tuple(map(str, classes))
+    named.set_labels(classes)
     return named
 
 

@@ -1,12 +1,15 @@
 """The classifier that is certified: one fixed function of pixels in [0, 1] to logits."""
 
+import warnings
 from collections.abc import Sequence
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
+from robustify.classifiers.graphs import BATCH_HINT, Exported, as_layer, in_training_mode, is_batch_norm
 from robustify.classifiers.preprocessing import Preprocessing
+from robustify.classifiers.weights import check_loaded
 from robustify.errors import InputError, ModelError
 from robustify.types import Logits, Pixels
 
@@ -18,13 +21,17 @@ class ImageClassifier(nn.Module):
     Arguments:
         network: Maps normalised input of shape (B, C, H, W) to logits of shape (B, classes), in evaluation mode.
         preprocessing: The network's own mean, std, size and geometry.
-        labels: One name for each class; the class indices if None.
+        labels: One name for each class; the class indices if None. Names that several classes share are numbered.
         name: Name of the model in certificates and reports.
         licence: Licence of the weights, where it is known.
 
     Raises:
-        ModelError: If the network is in training mode, normalises by its batch, or is no classifier.
+        ModelError: If the network has no weights yet, is in training mode, normalises by its batch, or is no
+            classifier.
         InputError: If there are more or fewer labels than classes.
+
+    Warns:
+        UserWarning: If several classes have the same name.
     """
 
     def __init__(
@@ -37,19 +44,37 @@ class ImageClassifier(nn.Module):
         licence: str | None = None,
     ) -> None:
         super().__init__()
+        check_loaded(network)
         check_evaluation_mode(network)
-        self.network = network
+        self.network = as_layer(network)
         self.preprocessing = preprocessing
         self.name = name
         self.licence = licence
         self.eval()
         classes = _count_classes(self)
-        self.labels = tuple(map(str, labels)) if labels is not None else tuple(map(str, range(classes)))
-        if len(self.labels) != classes:
-            raise InputError(f"{name} has {classes} classes; got {len(self.labels)} labels")
+        self.labels = tuple(map(str, range(classes)))
+        if labels is not None:
+            self.set_labels(labels)
+
+    def set_labels(self, labels: Sequence[str]) -> None:
+        """Names the classes; names that several classes share are numbered: "crane", "crane (2)".
+
+        Raises:
+            InputError: If there are more or fewer labels than classes.
+
+        Warns:
+            UserWarning: If several classes have the same name.
+        """
+        if len(labels) != len(self.labels):
+            raise InputError(f"{self.name} has {len(self.labels)} classes; got {len(labels)} labels")
+        self.labels = _numbered(list(map(str, labels)), self.name)
 
     def forward(self, pixels: Pixels) -> Logits:
-        """Logits in float32, shape (B, classes)."""
+        """Logits in float32, shape (B, classes).
+
+        Raises:
+            InputError: If the pixels are no floating-point numbers, or have other channels than the network.
+        """
         logits: Tensor = self.network(self.preprocessing.network_input(pixels).to(self.dtype))
         return logits.float()
 
@@ -64,20 +89,40 @@ class ImageClassifier(nn.Module):
         return next((p.device for p in self.network.parameters()), torch.device("cpu"))
 
 
+def _numbered(labels: Sequence[str], name: str) -> tuple[str, ...]:
+    """Distinct labels: a name that an earlier class has gets the next number that makes it new."""
+    taken, distinct, changed = set(labels), dict[str, None](), list[str]()
+    for label in labels:
+        new = label
+        if label in distinct:
+            new = next(n for n in (f"{label} ({i})" for i in range(2, len(labels) + 2)) if n not in taken)
+            changed.append(new)
+        taken.add(new)
+        distinct[new] = None
+    if changed:
+        warnings.warn(
+            f"{len(changed)} classes of {name} have the name of another class: they are numbered, {changed[0]!r} "
+            "first.\n  Give names that tell them apart, such as with classes=.",
+            stacklevel=4,
+        )
+    return tuple(distinct)
+
+
 def check_evaluation_mode(network: nn.Module) -> None:
     """Refuses networks in training mode, and layers that normalise by the statistics of a batch.
 
     Raises:
         ModelError: If any submodule is in training mode, or is a batch normalisation without running statistics.
     """
-    training = [name or type(module).__name__ for name, module in network.named_modules() if module.training]
+    training = in_training_mode(network)
     if training:
         raise ModelError(
             f"the model is in training mode ({len(training)} modules, first {training[0]!r}): dropout and batch "
-            "statistics would make its votes depend on each other.\n  Call model.eval() first."
+            "statistics would make its votes depend on each other.\n"
+            "  Call model.eval() first; a graph of torch.export must be exported again after it."
         )
     for name, module in network.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+        if is_batch_norm(module) and getattr(module, "running_mean", None) is None:
             raise ModelError(
                 f"the layer {name!r} ({type(module).__name__}) has no running statistics: its output depends on "
                 "the other images in the batch, so draws are not independent and no certificate would hold.\n"
@@ -97,10 +142,12 @@ def _count_classes(classifier: ImageClassifier) -> int:
     probe = torch.rand(4, p.channels, *p.size, generator=generator).to(classifier.device)
     try:
         network_output = classifier.network(p.network_input(probe).to(classifier.dtype))
-    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+    except Exception as error:  # networks are anybody's code
+        hint = BATCH_HINT if isinstance(classifier.network, Exported) else ""
         raise ModelError(
             f"{classifier.name} cannot classify input of shape {tuple(probe.shape)}, which its preprocessing "
-            f"promises: {error}\n  Check size and the number of channels in mean and std."
+            f"promises: {type(error).__name__}: {error}\n"
+            f"  Check size and the number of channels in mean and std. {hint}".rstrip()
         ) from error
     if not isinstance(network_output, Tensor) or network_output.ndim != 2 or network_output.shape[0] != len(probe):
         found = tuple(network_output.shape) if isinstance(network_output, Tensor) else type(network_output).__name__

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from robustify.classifiers.base import ImageClassifier, check_evaluation_mode
 from robustify.classifiers.preprocessing import Geometry, Preprocessing
+from robustify.classifiers.weights import check_loaded
 from robustify.classifiers.zero_shot import ZeroShotModel
 from robustify.downloads import from_hub
 from robustify.errors import InputError, ModelError
@@ -65,11 +66,13 @@ class OpenCLIP(ZeroShotModel):
     Arguments:
         model: An image-text model in evaluation mode, with `encode_text`, `visual` and `logit_scale`.
         tokenizer: Function of a list of N strings to token ids of shape (N, length).
+        preprocessing: Preprocessing of the image tower; None for that of its own `preprocess_cfg`.
         name: Name of the model in certificates.
         licence: Licence of the weights, where it is known.
 
     Raises:
-        ModelError: If the object is not an open_clip image-text model.
+        ModelError: If the object is not an open_clip image-text model, or has no weights yet.
+        InputError: If it does not say how it preprocesses pixels.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class OpenCLIP(ZeroShotModel):
         model: nn.Module,
         tokenizer: Callable[..., Tensor],
         *,
+        preprocessing: Preprocessing | None = None,
         name: str | None = None,
         licence: str | None = None,
     ) -> None:
@@ -85,6 +89,8 @@ class OpenCLIP(ZeroShotModel):
                 f"expected an open_clip model with an image tower (`visual`) and `encode_text`; "
                 f"got {type(model).__name__}"
             )
+        check_loaded(model)
+        self.preprocessing = preprocessing or _preprocessing(model)
         self.model: Any = model  # its towers are attributes that `nn.Module` does not declare
         self.tokenizer = tokenizer
         self.name = name or f"open_clip:{type(model).__name__}"
@@ -113,9 +119,7 @@ class OpenCLIP(ZeroShotModel):
             scale=self.model.logit_scale.exp().item(),
             bias=0.0 if bias is None else bias.item(),
         )
-        return ImageClassifier(
-            network.eval(), _preprocessing(self.model), labels=classes, name=self.name, licence=self.licence
-        )
+        return ImageClassifier(network.eval(), self.preprocessing, labels=classes, name=self.name, licence=self.licence)
 
 
 @final
@@ -197,7 +201,12 @@ class OpenCLIPGeometry(Geometry):
 
 def _preprocessing(model: Any) -> Preprocessing:  # noqa: ANN401
     """The preprocessing that the model's own `visual.preprocess_cfg` describes."""
-    config = model.visual.preprocess_cfg
+    config = getattr(model.visual, "preprocess_cfg", None)
+    if config is None:
+        raise InputError(
+            f"{type(model).__name__} does not say how it preprocesses pixels: it has no `visual.preprocess_cfg`, which "
+            "open_clip.create_model sets.\n  Pass preprocessing=Preprocessing(mean=(…), std=(…), size=(height, width))."
+        )
     size = config["size"]
     return Preprocessing(
         mean=tuple(config["mean"]),

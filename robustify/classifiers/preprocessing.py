@@ -31,6 +31,13 @@ class Geometry(ABC):
     def __call__(self, picture: PILImage.Image, height: int, width: int) -> Bytes:
         """Pixels as bytes of shape (C, height, width), with as many channels as the picture."""
 
+    def keeps_view(self, own: tuple[int, int], other: tuple[int, int]) -> bool:
+        """Whether pixels of height and width `other` show the same part of a picture as those of `own`.
+
+        Where they do not, pictures are made at the network's own size and then resized. Here: if the shape is the same.
+        """
+        return own[0] * other[1] == own[1] * other[0]
+
     @abstractmethod
     def __str__(self) -> str:
         """A description in one line, which models print."""
@@ -125,21 +132,41 @@ class Preprocessing:
         gray = "colours made gray; " if self.gray else ""
         return f"{gray}{self.geometry}; network sees {self.size[0]}×{self.size[1]}, mean ({mean}), std ({std})"
 
+    def picture_bytes(self, picture: PILImage.Image, height: int, width: int) -> Bytes:
+        """Bytes of shape (C, height, width), which show the part of the picture that the network is used to.
+
+        Made by the geometry; where its part of the picture depends on the size, at the network's own size first.
+        """
+        if self.geometry.keeps_view(self.size, (height, width)):
+            return self.geometry(picture, height, width)
+        own = self.geometry(picture, *self.size).unsqueeze(0)
+        return self._resized(own.float(), (height, width))[0].round().clamp(0, 255).to(torch.uint8)
+
     def network_input(self, pixels: Pixels) -> NetworkInput:
         """Resizes pixels of another size, repeats gray for an RGB network, subtracts the mean, divides by std.
 
         Raises:
-            InputError: If the pixels have neither one channel nor as many as the network expects.
+            InputError: If the pixels are no floating-point numbers, or have neither one channel nor as many as the
+                network expects.
         """
+        if not pixels.is_floating_point():
+            raise InputError(
+                f"expected pixels in [0, 1] as floating-point numbers; got {pixels.dtype}.\n"
+                "  Divide bytes by 255: pixels.float() / 255."
+            )
         if pixels.shape[1] not in (1, self.channels):
             raise InputError(f"expected {self.channels} channels; got {pixels.shape[1]}")
         if tuple(pixels.shape[-2:]) != self.size:
-            mode = self.geometry.interpolation
-            mode = mode if mode in ("bilinear", "bicubic") else "bicubic"
-            pixels = F.interpolate(pixels, self.size, mode=mode, antialias=True)
+            pixels = self._resized(pixels, self.size)
         mean = torch.tensor(self.mean, dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)
         std = torch.tensor(self.std, dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)
         return (pixels - mean) / std
+
+    def _resized(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Floating-point pixels of another size, by the geometry's interpolation where torch has it smooth."""
+        mode = self.geometry.interpolation
+        mode = mode if mode in ("bilinear", "bicubic") else "bicubic"
+        return F.interpolate(pixels, size, mode=mode, antialias=True)
 
 
 def with_channels(picture: PILImage.Image, channels: int, *, gray: bool = False) -> PILImage.Image:

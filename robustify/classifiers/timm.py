@@ -10,12 +10,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from robustify.classifiers.base import ImageClassifier
 from robustify.classifiers.preprocessing import Preprocessing, ResizeCrop
+from robustify.classifiers.weights import RANDOM, look_untrained
 from robustify.downloads import from_hub
 from robustify.errors import InputError, ModelError
 
@@ -39,7 +39,7 @@ def load(name: str, /) -> ImageClassifier:
             f"timm cannot create {name!r}: {error}\n"
             "  Names: robustify plugins timm, or hf-hub:org/repo, or local-dir:/path/to/folder."
         ) from error
-    return wrap(network.eval(), name=f"timm:{name}")
+    return wrap(network.eval(), name=f"timm:{_with_weights(name, network)}")
 
 
 def names(pattern: str = "*", /) -> list[str]:
@@ -52,35 +52,65 @@ def names(pattern: str = "*", /) -> list[str]:
 def wrap(network: nn.Module, *, name: str | None = None) -> ImageClassifier:
     """Wraps a timm model that is in memory, with the preprocessing of its own configuration.
 
+    Class names and licence are those of the configuration; no names where the head was replaced by one of another
+    number of classes, and no licence where the weights are random, which the name of the model then says.
+
     Raises:
         ModelError: If it has no classification head, is in training mode, or came from a folder without its weights.
     """
-    config = _data_config(network)
     card: dict[str, Any] = dict(getattr(network, "pretrained_cfg", None) or {})
-    name = name or f"timm:{card.get('architecture', type(network).__name__)}"
-    if getattr(network, "num_classes", 0) == 0:
-        raise ModelError(f"{name} has no classification head (num_classes=0): it is a feature extractor.")
-    if card.get("file") and _looks_untrained(network):
+    architecture = f"timm:{card.get('architecture', type(network).__name__)}"
+    if not _has_head(network):
         raise ModelError(
-            f"{name} carries random weights: timm.create_model('local-dir:…') loads the weights only with "
-            "pretrained=True."
+            f"{name or architecture} has no classification head (num_classes=0): it is a feature extractor."
         )
-    return ImageClassifier(
+    untrained = look_untrained(network)
+    if card.get("file") and untrained:
+        raise ModelError(
+            f"{name or architecture} carries random weights: timm.create_model('local-dir:…') loads the weights only "
+            "with pretrained=True."
+        )
+    classifier = ImageClassifier(
         network,
-        Preprocessing(
-            mean=config["mean"],
-            std=config["std"],
-            size=config["size"],
-            geometry=ResizeCrop(
-                interpolation=config["interpolation"],
-                crop_pct=config["crop_pct"],
-                crop_mode=config["crop_mode"],
-                border=config["mean"],
-            ),
+        _preprocessing(network),
+        name=name or (f"{architecture} ({RANDOM})" if untrained else architecture),
+        licence=None if untrained else card.get("license"),
+    )
+    own = _labels(network, card)
+    if own is not None and len(own) == len(classifier.labels):  # differs where the head was replaced by hand
+        classifier.set_labels(own)
+    return classifier
+
+
+def _with_weights(name: str, network: nn.Module) -> str:
+    """The name with the tag of its weights, where timm chose them: `resnet50` is another model in other versions."""
+    card: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
+    tag = card.get("tag")
+    chosen = tag and ":" not in name and "." not in name
+    return f"{name}.{tag}" if chosen else name
+
+
+def _has_head(network: nn.Module) -> bool:
+    """Whether there is a classification head; one that was set by hand leaves timm's number of classes as it was."""
+    if getattr(network, "num_classes", 0):
+        return True
+    head_of = getattr(network, "get_classifier", None)
+    head = head_of() if callable(head_of) else None
+    return isinstance(head, nn.Module) and any(True for _ in head.parameters())
+
+
+def _preprocessing(network: nn.Module) -> Preprocessing:
+    config = _data_config(network)
+    return Preprocessing(
+        mean=config["mean"],
+        std=config["std"],
+        size=config["size"],
+        geometry=ResizeCrop(
+            interpolation=config["interpolation"],
+            crop_pct=config["crop_pct"],
+            crop_mode=config["crop_mode"],
+            border=config["mean"],
         ),
-        labels=_labels(network, card),
-        name=name,
-        licence=card.get("license"),
     )
 
 
@@ -102,7 +132,7 @@ def _labels(network: nn.Module, card: dict[str, Any]) -> Sequence[str] | None:
     from timm.data import infer_imagenet_subset
 
     named = card.get("label_names") or ()
-    if len(named) == network.num_classes:  # differs where the head was replaced
+    if len(named) == network.num_classes:  # differs where timm replaced the head
         return list(named.values() if isinstance(named, dict) else named)
     subset = infer_imagenet_subset(network)
     return None if subset is None else imagenet_labels(subset)
@@ -116,15 +146,3 @@ def imagenet_labels(subset: str = "imagenet-1k") -> list[str]:
     short, detailed = info.label_descriptions(), info.label_descriptions(detailed=True)
     count = Counter(short)
     return [s if count[s] == 1 else d for s, d in zip(short, detailed, strict=True)]
-
-
-def _looks_untrained(network: nn.Module) -> bool:
-    """Whether the weights of every normalisation layer are constant, as they are before training."""
-    norms = [module for module in network.modules() if "norm" in type(module).__name__.lower()]
-    found = [getattr(module, "weight", None) for module in norms]
-    weights = [weight for weight in found if isinstance(weight, torch.Tensor)]
-    return bool(weights) and all(map(_is_constant, weights))
-
-
-def _is_constant(weight: torch.Tensor) -> bool:
-    return bool((weight == weight.flatten()[0]).all())

@@ -5,22 +5,18 @@ References:
     https://arxiv.org/abs/1910.03771
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
-import torch
-from PIL import Image as PILImage
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robustify.classifiers.base import ImageClassifier, check_evaluation_mode
-from robustify.classifiers.preprocessing import Geometry, Preprocessing, ResizeCrop
+from robustify.classifiers.processors import flips_channels, preprocessing_of
+from robustify.classifiers.weights import RANDOM, look_untrained
 from robustify.downloads import from_hub
 from robustify.errors import InputError, ModelError
 from robustify.licences import licence_of
-from robustify.types import Bytes
 
 
 @from_hub("")
@@ -66,9 +62,12 @@ def wrap(
 ) -> ImageClassifier:
     """Wraps a transformers model that is in memory, with its image processor.
 
+    Class names are those of its configuration; none where the head was replaced by one of another number of classes.
+
     Raises:
-        ModelError: If the model is no image classifier, or is in training mode.
-        InputError: If the processor does anything but resize to a fixed size, crop, rescale and normalise.
+        ModelError: If the model does not choose one of several classes, or is in training mode.
+        InputError: If the processor does anything but resize to a fixed size, crop, pad, rescale, normalise and flip
+            channels.
     """
     if "ForImageClassification" not in type(model).__name__:  # some names go on: "…WithTeacher"
         raise ModelError(
@@ -77,134 +76,59 @@ def wrap(
         )
     check_evaluation_mode(model)
     config: Any = model.config
-    name = name or f"hf:{getattr(config, 'name_or_path', '') or type(model).__name__}"
-    labels = getattr(config, "id2label", None)
-    return ImageClassifier(
-        LogitsOf(model).eval(),
-        _preprocessing(processor, channels=getattr(config, "num_channels", 3)),
-        labels=[labels[i] for i in range(len(labels))] if labels else None,
-        name=name,
+    _check_task(config, name or type(model).__name__)
+    classifier = ImageClassifier(
+        LogitsOf(model, flip=flips_channels(processor)).eval(),
+        preprocessing_of(processor, channels=getattr(config, "num_channels", 3)),
+        name=name or _name(model, config),
         licence=licence,
     )
+    labels: dict[int, str] = getattr(config, "id2label", None) or {}
+    if set(labels) == set(range(len(classifier.labels))):  # differs where the head was replaced by hand
+        classifier.set_labels([labels[i] for i in range(len(labels))])
+    return classifier
+
+
+def _name(model: nn.Module, config: Any) -> str:  # noqa: ANN401
+    """The name that the model was loaded by; its class where its weights are random or nobody loaded it."""
+    if look_untrained(model):
+        return f"hf:{type(model).__name__} ({RANDOM})"
+    return f"hf:{getattr(config, 'name_or_path', '') or type(model).__name__}"
+
+
+def _check_task(config: Any, name: str) -> None:  # noqa: ANN401
+    """Refuses heads whose outputs are not the logits of one class among several.
+
+    Raises:
+        ModelError: If there is no head, or it was trained for several labels at once or for a number.
+    """
+    labels = getattr(config, "num_labels", None)
+    task = getattr(config, "problem_type", None)
+    if labels == 0:
+        raise ModelError(f"{name} has no classification head (num_labels=0): it is a feature extractor.")
+    if labels == 1 or task not in (None, "single_label_classification"):
+        raise ModelError(
+            f"expected a model that chooses one of at least 2 classes; {name} has num_labels={labels} and "
+            f"problem_type={task!r}.\n"
+            "  A certificate says that the largest logit stays the largest, which means nothing for several labels at "
+            "once or for a number."
+        )
 
 
 @final
 class LogitsOf(nn.Module):
-    """Returns the logits from a transformers model's output."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, normalised: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=normalised).logits
-        return logits
-
-
-@final
-@dataclass(frozen=True)
-class ProcessorGeometry(Geometry):
-    """Resize and crop by a transformers image processor, with its own backend (torchvision or PIL).
+    """Returns the logits from a transformers model's output.
 
     Arguments:
-        processor: The image processor.
-        size: Height and width of its output.
-        interpolation: Interpolation of its resize.
+        model: Maps `pixel_values` of shape (B, C, H, W) to an output with `logits`.
+        flip: Whether the model expects the channels in reverse: blue, green, red.
     """
 
-    processor: Any
-    size: tuple[int, int]
-    interpolation: str
+    def __init__(self, model: nn.Module, *, flip: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.flip = flip
 
-    def __call__(self, picture: PILImage.Image, height: int, width: int) -> Bytes:
-        output = self.processor(
-            images=picture.convert("RGB") if picture.mode != "L" else picture,
-            return_tensors="pt",
-            do_normalize=False,
-            do_convert_rgb=False,
-            **self._scaled(height, width),
-        )
-        pixels: Tensor = output["pixel_values"][0]
-        return (pixels * 255).round().clamp(0, 255).to(torch.uint8)
-
-    def _scaled(self, height: int, width: int) -> dict[str, Any]:
-        """The processor's sizes in proportion, as arguments, where a denoiser works at another size."""
-        if (height, width) == self.size:
-            return {}
-        factor = {"height": height / self.size[0], "width": width / self.size[1]}
-        factor |= {"shortest_edge": factor["height"], "longest_edge": factor["height"]}
-        scaled: dict[str, Any] = {}
-        for key in ("size", "crop_size"):
-            entry = getattr(self.processor, key, None)
-            if entry:
-                scaled[key] = {k: round(v * factor[k]) for k, v in dict(entry).items() if v is not None}
-        return scaled
-
-    def __str__(self) -> str:
-        return f"{type(self.processor).__name__}: {self.interpolation} resize"
-
-
-def _preprocessing(processor: Any, *, channels: int) -> Preprocessing:  # noqa: ANN401
-    """Preprocessing of an image processor; of timm's data configuration where the processor wraps timm."""
-    config = getattr(processor, "data_config", None)
-    if config:
-        border = tuple(config["mean"])
-        geometry = ResizeCrop(config["interpolation"], config["crop_pct"], config["crop_mode"], border)
-        return Preprocessing(border, tuple(config["std"]), tuple(config["input_size"][-2:]), geometry)
-    if not hasattr(processor, "image_mean"):
-        raise InputError(f"expected an image processor, as AutoImageProcessor gives; got {type(processor).__name__}")
-    probe = _probe(channels)
-    size = _network_size(processor, probe)
-    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
-    preprocessing = Preprocessing(
-        mean=tuple(np.broadcast_to(mean, channels)),
-        std=tuple(np.broadcast_to(std, channels)),
-        size=size,
-        geometry=ProcessorGeometry(processor, size, _interpolation(processor)),
-    )
-    _check_split(processor, preprocessing, probe)
-    return preprocessing
-
-
-def _probe(channels: int) -> PILImage.Image:
-    """A picture of unusual size, whose channels differ in brightness."""
-    noise = np.random.default_rng(0).integers(0, 60, (211, 307, channels), dtype=np.uint8)
-    return PILImage.fromarray((noise + np.uint8(90) * np.arange(channels, dtype=np.uint8)).squeeze())
-
-
-def _network_size(processor: Any, probe: PILImage.Image) -> tuple[int, int]:  # noqa: ANN401
-    """Height and width of the processor's output, which must not depend on the picture."""
-    pictures = probe, probe.transpose(PILImage.Transpose.ROTATE_90)
-    upright, turned = (tuple(processor(images=p, return_tensors="pt")["pixel_values"][0].shape) for p in pictures)
-    if upright != turned or len(upright) != 3:
-        raise InputError(
-            f"expected an image processor with a fixed output size; {type(processor).__name__} makes shapes {upright} "
-            f"and {turned} from pictures of size {pictures[0].size} and {pictures[1].size}.\n"
-            "  Set do_center_crop and crop_size, or size={'height': …, 'width': …}."
-        )
-    return upright[1:]
-
-
-def _check_split(processor: Any, preprocessing: Preprocessing, probe: PILImage.Image) -> None:  # noqa: ANN401
-    """Checks that geometry and normalisation are all that the processor does, since noise is added between them.
-
-    Raises:
-        InputError: If it also swaps channels, normalises twice, pads after normalising or rescales otherwise.
-    """
-    whole: Tensor = processor(images=probe, return_tensors="pt")["pixel_values"]
-    pixels = preprocessing.geometry(probe, *preprocessing.size).float() / 255
-    brightness = pixels.mean(dim=(1, 2))
-    split = preprocessing.network_input(pixels.unsqueeze(0))
-    if not torch.allclose(split, whole.float(), atol=1e-4) or bool((brightness.diff() < 0).any()):
-        raise InputError(
-            f"expected an image processor that resizes, crops, rescales bytes by 1/255 and normalises RGB; "
-            f"{type(processor).__name__} does something else.\n"
-            "  Wrap the model with an explicit preprocessing=Preprocessing(…)."
-        )
-
-
-def _interpolation(processor: Any) -> str:  # noqa: ANN401
-    """Name of the processor's interpolation, from PIL's resampling code; bilinear where it has none."""
-    code = getattr(processor, "resample", None)
-    names_by_code = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-    return names_by_code.get(int(code), "bilinear") if code is not None else "bilinear"
+    def forward(self, normalised: Tensor) -> Tensor:
+        logits: Tensor = self.model(pixel_values=normalised.flip(1) if self.flip else normalised).logits
+        return logits

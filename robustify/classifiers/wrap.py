@@ -23,10 +23,10 @@ def wrap(
 
     Arguments:
         model: A network in evaluation mode. A timm model needs nothing else.
-        preprocessing: Preprocessing of any module.
+        preprocessing: Preprocessing of any module; with a tokenizer, that of the image tower.
         processor: Image processor of a transformers model.
         tokenizer: Tokenizer of an open_clip model.
-        labels: Names of the classes, with `preprocessing` only; the class indices if None.
+        labels: Names of the classes, with `preprocessing` alone; the class indices if None.
 
     Raises:
         InputError: If it is not known how the model preprocesses pixels, or more than one way is given.
@@ -34,10 +34,8 @@ def wrap(
     """
     companions = {"preprocessing": preprocessing, "processor": processor, "tokenizer": tokenizer}
     given = [name for name, companion in companions.items() if companion is not None]
-    if len(given) > 1:
-        raise InputError(f"expected one of preprocessing, processor and tokenizer; got {' and '.join(given)}")
-    if preprocessing is not None:
-        return ImageClassifier(model, preprocessing, labels=labels, name=type(model).__name__)
+    if processor is not None and len(given) > 1:
+        raise InputError(f"expected a processor without anything else; got {' and '.join(given)}")
     if processor is not None:
         from robustify.classifiers import transformers
 
@@ -45,7 +43,11 @@ def wrap(
     if tokenizer is not None:
         from robustify.classifiers.open_clip import OpenCLIP
 
-        return OpenCLIP(model, tokenizer)
+        return OpenCLIP(model, tokenizer, preprocessing=preprocessing)
+    if preprocessing is not None:
+        if hasattr(model, "encode_text"):
+            raise InputError(_hint(model))
+        return ImageClassifier(model, preprocessing, labels=labels, name=type(model).__name__)
     if hasattr(model, "pretrained_cfg"):
         from robustify.classifiers import timm
 

@@ -41,10 +41,24 @@ def _digest(module: nn.Module, settings: str) -> str:
     digest = hashlib.sha256(described.encode())
     for name, part in module.named_modules():
         digest.update(f"{name}|{'|'.join(_plain(part))}|".encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name}|".encode())
+        for part in _stored(value):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def _stored(value: object) -> Iterator[bytes | memoryview]:
+    """An entry of a state dictionary; quantised layers keep tuples, types and tensors of whole steps there."""
+    if isinstance(value, tuple | list):
+        for part in value:
+            yield from _stored(part)
+    elif isinstance(value, Tensor):
+        numbers = value.dequantize() if value.is_quantized else value
+        yield f"{value.dtype}|{tuple(value.shape)}|".encode()
+        yield numbers.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    else:
+        yield f"{value!r}|".encode()
 
 
 def _plain(module: nn.Module) -> Iterator[str]:

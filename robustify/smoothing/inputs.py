@@ -56,7 +56,7 @@ def to_image(image: OneImage, preprocessing: Preprocessing, contract: InputContr
     """
     if isinstance(image, str | PathLike | PILImage.Image):
         picture = with_channels(_upright(image), contract.channels, gray=preprocessing.gray)
-        pixels = preprocessing.geometry(picture, contract.height, contract.width)
+        pixels = preprocessing.picture_bytes(picture, contract.height, contract.width)
     elif isinstance(image, np.ndarray):
         pixels = _from_array(image, contract)
     elif isinstance(image, Tensor):

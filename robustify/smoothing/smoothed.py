@@ -244,7 +244,7 @@ class SmoothedClassifier(nn.Module):
             begun: Draws by name that were kept before, under the same provenance.
             keep: Called about once a minute with the draws so far of images that are not decided yet, by name.
         """
-        p, known, before = provenance, truths or {}, begun or {}
+        p, known, before = provenance, truths or {}, {} if begun is None else begun
         law, query = noise_law(p.soundness, self.sigma), partial(p.plan.query, len(self.labels))
         jobs = (Job(law.check(x), name, query(known.get(name)), before.get(name, NONE_YET)) for name, x in samples)
         for job in self._run(jobs, p.plan.views, p.soundness, p.seed, p.batch, progress, keep):

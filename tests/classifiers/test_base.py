@@ -1,16 +1,19 @@
 """A base classifier is one fixed function of one image; whatever is not is refused with the reason."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from jaxtyping import config
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
 from robustify import Identity, SmoothedClassifier
 from robustify.classifiers import ImageClassifier, Preprocessing, ResizeCrop
-from robustify.classifiers.preprocessing import with_channels
+from robustify.classifiers.preprocessing import Geometry, with_channels
 from robustify.errors import InputError, ModelError
 
 MEAN, STD, SIZE = (0.1, 0.4, 0.8), (0.5, 0.25, 0.2), (6, 8)
@@ -27,6 +30,16 @@ class Logits(nn.Module):
 
     def forward(self, normalised: Tensor) -> object:
         return self.after(self.linear(normalised.flatten(1)))
+
+
+@contextmanager
+def unchecked_types() -> Iterator[None]:
+    """As users run the package: the types of tensors are checked in tests alone."""
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", False)
 
 
 def identity(logits: Tensor) -> Tensor:
@@ -77,6 +90,13 @@ class TestFunction:
         with pytest.raises(InputError, match=f"expected 3 channels; got {channels}"):
             ImageClassifier(linear(), PREPROCESSING)(torch.rand(1, channels, *SIZE))
 
+    def test_bytes_are_refused(self) -> None:
+        """They would be taken for pixels of up to 255 times white."""
+        pixels = torch.zeros(1, 3, *SIZE, dtype=torch.uint8)
+        classifier = ImageClassifier(linear(), PREPROCESSING)
+        with unchecked_types(), pytest.raises(InputError, match=r"numbers; got torch\.uint8.*\n.*/ 255"):
+            classifier(pixels)
+
     def test_colour_is_refused_by_a_gray_network(self) -> None:
         gray = ImageClassifier(
             nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).eval(), Preprocessing((0.5,), (0.5,), SIZE)
@@ -126,6 +146,12 @@ class TestLabels:
     def test_of_another_number_are_refused(self, labels: Sequence[str]) -> None:
         with pytest.raises(InputError, match=f"mine has 5 classes; got {len(labels)} labels"):
             ImageClassifier(linear(), PREPROCESSING, labels=labels, name="mine")
+
+    def test_that_several_classes_share_are_numbered_and_the_user_is_told(self) -> None:
+        labels = ["crane", "crane (2)", "crane", "fox", "crane"]
+        with pytest.warns(UserWarning, match=r"2 classes of mine have the name of another.*'crane \(3\)' first"):
+            found = ImageClassifier(linear(), PREPROCESSING, labels=labels, name="mine").labels
+        assert found == ("crane", "crane (2)", "crane (3)", "fox", "crane (4)")
 
     def test_name_and_licence(self) -> None:
         classifier = ImageClassifier(linear(), PREPROCESSING, name="mine", licence="mit")
@@ -243,6 +269,58 @@ class TestNotAClassifier:
     def test_input_that_the_network_cannot_take(self, preprocessing: Preprocessing) -> None:
         with pytest.raises(ModelError, match=r"mine cannot classify input of shape \(4, .*\n.*size"):
             ImageClassifier(linear(), preprocessing, name="mine")
+
+    @pytest.mark.parametrize("error", [KeyError("x"), IndexError("x"), AttributeError("x"), NotImplementedError("x")])
+    def test_network_that_fails(self, error: Exception) -> None:
+        def fail(logits: Tensor) -> Tensor:
+            raise error
+
+        with pytest.raises(ModelError, match=rf"mine cannot classify input .*{type(error).__name__}: '?x"):
+            ImageClassifier(linear(fail), PREPROCESSING, name="mine")
+
+
+class Corner(Geometry):
+    """Shows the upper left corner: a larger one at a larger size."""
+
+    interpolation = "bilinear"
+
+    def __call__(self, picture: PILImage.Image, height: int, width: int) -> Tensor:
+        return torch.from_numpy(np.array(picture.crop((0, 0, width, height)))).permute(2, 0, 1)
+
+    def keeps_view(self, own: tuple[int, int], other: tuple[int, int]) -> bool:
+        return own == other
+
+    def __str__(self) -> str:
+        return "corner"
+
+
+class TestView:
+    def test_of_a_geometry_that_changes_with_the_size_is_the_networks_own(self) -> None:
+        picture = PILImage.new("RGB", (64, 64), "white")
+        picture.paste((200, 100, 0), (0, 0, 8, 6))
+        preprocessing = Preprocessing(MEAN, STD, SIZE, Corner())
+        assert preprocessing.geometry(picture, 12, 16).amax() == 255
+        found = preprocessing.picture_bytes(picture, 12, 16)
+        assert found.dtype == torch.uint8
+        assert [channel.unique().tolist() for channel in found] == [[200], [100], [0]]
+        assert found.shape == (3, 12, 16)
+
+    @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+    def test_before_a_denoiser_of_another_shape_is_the_networks_own(
+        self, crop_mode: str, picture: Callable[..., PILImage.Image]
+    ) -> None:
+        """A square one before an oblong network: a square crop, squashed again, would be another picture."""
+        preprocessing = Preprocessing(MEAN, STD, (24, 40), ResizeCrop("bilinear", 0.8, crop_mode))
+        own = preprocessing.picture_bytes(picture(), 24, 40)
+        square = preprocessing.picture_bytes(picture(), 40, 40)
+        torch.testing.assert_close(own, preprocessing.geometry(picture(), 24, 40), rtol=0, atol=0)
+        resized = F.interpolate(own.unsqueeze(0).float(), (40, 40), mode="bilinear", antialias=True)[0]
+        torch.testing.assert_close(square, resized.round().to(torch.uint8), rtol=0, atol=0)
+
+    def test_of_the_same_shape_is_made_at_once(self, picture: Callable[..., PILImage.Image]) -> None:
+        preprocessing = Preprocessing(MEAN, STD, (24, 40))
+        expected = preprocessing.geometry(picture(), 48, 80)
+        torch.testing.assert_close(preprocessing.picture_bytes(picture(), 48, 80), expected, rtol=0, atol=0)
 
 
 class TestPreprocessing:

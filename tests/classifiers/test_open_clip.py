@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -18,6 +19,7 @@ from robustify.classifiers.open_clip import OpenCLIP, load, names
 from robustify.contract import InputContract
 from robustify.errors import InputError, ModelError
 from robustify.smoothing.inputs import to_pixels
+from tests.conftest import CLIP_CONFIG
 
 CLASSES = ["cat", "dog", "ankle boot"]
 TEMPLATES = ["a photo of a {}.", "{} in the rain", "no {}"]
@@ -97,6 +99,20 @@ class TestPipeline:
         clip_model.logit_bias = nn.Parameter(torch.tensor(-7.0))
         clip_model.logit_scale = nn.Parameter(torch.tensor(3.0))
         classifier = OpenCLIP(clip_model, clip_tokenizer).classifier(CLASSES, TEMPLATES)
+        expected = clip_logits(clip_model, clip_tokenizer, picture())
+        torch.testing.assert_close(logits(classifier, picture()), expected, rtol=1e-5, atol=1e-5)
+
+    def test_model_made_without_create_model_takes_explicit_preprocessing(
+        self,
+        awaken: Callable[[nn.Module], nn.Module],
+        clip_model: nn.Module,
+        clip_tokenizer: Callable[..., Tensor],
+        picture: Callable[..., PILImage.Image],
+    ) -> None:
+        """It then is the model of the folder, whose preprocessing is given by hand."""
+        own = OpenCLIP(clip_model, clip_tokenizer).preprocessing
+        bare = awaken(open_clip.CLIP(**deepcopy(CLIP_CONFIG)))
+        classifier = OpenCLIP(bare, clip_tokenizer, preprocessing=own).classifier(CLASSES, TEMPLATES)
         expected = clip_logits(clip_model, clip_tokenizer, picture())
         torch.testing.assert_close(logits(classifier, picture()), expected, rtol=1e-5, atol=1e-5)
 
@@ -203,6 +219,17 @@ class TestRefusal:
         with pytest.raises(ModelError, match="training mode"):
             OpenCLIP(clip_model, tokenizer).classifier(CLASSES, TEMPLATES)
         assert not tokenizer.called
+
+    def test_model_that_does_not_say_how_it_sees_pixels(self, clip_tokenizer: Callable[..., Tensor]) -> None:
+        """`open_clip.CLIP(…)` itself sets no `preprocess_cfg`; `create_model` does."""
+        with pytest.raises(InputError, match=r"(?s)CLIP does not say .*preprocess_cfg.*preprocessing=Preprocessing"):
+            OpenCLIP(open_clip.CLIP(**deepcopy(CLIP_CONFIG)).eval(), clip_tokenizer)
+
+    def test_model_without_weights(self, clip_tokenizer: Callable[..., Tensor]) -> None:
+        with torch.device("meta"):
+            model = open_clip.CLIP(**deepcopy(CLIP_CONFIG)).eval()
+        with pytest.raises(ModelError, match="on the meta device"):
+            OpenCLIP(model, clip_tokenizer)
 
     def test_model_without_an_image_tower(self, clip_tokenizer: Callable[..., Tensor]) -> None:
         with pytest.raises(ModelError, match=r"`visual`.*`encode_text`; got Linear"):

@@ -2,16 +2,19 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from PIL import Image as PILImage
+from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 from torch import Tensor, nn
 
+from robustify import robustify
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.timm import load, names, wrap
 from robustify.contract import InputContract
@@ -239,6 +242,60 @@ class TestLabels:
         named = {str(i): label for i, label in enumerate(LABELS)}
         assert wrap(create(awaken, label_names=named)).labels == tuple(LABELS)
 
+    def test_head_that_was_replaced_by_hand(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
+        """timm still counts 1000 classes then, and would name them after ImageNet's."""
+        network = awaken(timm.create_model("test_resnet"))
+        network.fc = nn.Linear(network.num_features, 3).eval()
+        assert wrap(network).labels == ("0", "1", "2")
+        assert robustify(network, classes=["cat", "dog", "fox"], sigma=0.5).classifier.labels == ("cat", "dog", "fox")
+
+    def test_head_that_was_set_by_hand_on_a_backbone(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
+        network = awaken(timm.create_model("test_resnet", num_classes=0))
+        network.fc = nn.Linear(network.num_features, 3).eval()
+        assert wrap(network).labels == ("0", "1", "2")
+
+    def test_that_several_classes_share_are_numbered(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
+        network = create(awaken, label_names=["crane", "crane", "fox", "fox", "crane", "owl", "emu"])
+        with pytest.warns(UserWarning, match=r"3 classes of timm:test_resnet.*'crane \(2\)' first"):
+            found = wrap(network).labels
+        assert found == ("crane", "crane (2)", "fox", "fox (2)", "crane (3)", "owl", "emu")
+
     def test_name_tells_the_architecture(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
         assert wrap(create(awaken)).name == "timm:test_resnet"
         assert wrap(create(awaken), name="mine").name == "mine"
+
+
+class TestWeights:
+    """What is said of weights is true of these weights."""
+
+    def test_random_ones_are_not_called_pretrained(self) -> None:
+        """The configuration of timm names weights and their licence, although none were loaded."""
+        network = timm.create_model("test_resnet").eval()
+        assert network.pretrained_cfg["license"] == "apache-2.0"
+        classifier = wrap(network)
+        assert classifier.name == "timm:test_resnet (random weights)"
+        assert classifier.licence is None
+
+    def test_trained_ones_keep_the_licence_of_the_configuration(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
+        assert wrap(awaken(timm.create_model("test_resnet"))).licence == "apache-2.0"
+
+    @pytest.mark.parametrize(
+        ("asked", "found"),
+        [("test_resnet", "test_resnet.r160_in1k"), ("test_resnet.r160_in1k", "test_resnet.r160_in1k")],
+    )
+    def test_name_tells_which_weights_timm_chose(
+        self,
+        asked: str,
+        found: str,
+        awaken: Callable[[nn.Module], nn.Module],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The default of a name changes between versions of timm; the download is a file here."""
+        save_file(awaken(timm.create_model("test_resnet")).state_dict(), tmp_path / "weights.safetensors")
+        create_model = timm.create_model
+        overlay = {"file": str(tmp_path / "weights.safetensors")}
+        monkeypatch.setattr(timm, "create_model", partial(create_model, pretrained_cfg_overlay=overlay))
+        classifier = load(asked)
+        assert classifier.name == f"timm:{found}"
+        assert classifier.licence == "apache-2.0"

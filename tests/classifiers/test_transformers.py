@@ -22,6 +22,7 @@ from transformers import (
     ViTModel,
 )
 
+from robustify import robustify
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.transformers import load, names, wrap
 from robustify.contract import InputContract
@@ -39,6 +40,22 @@ FAMILIES = {
     "crop only": ("BitImageProcessor", {"do_resize": False, "crop_size": EDGES, "image_mean": MEAN}),
     "zero-one": ("ViTImageProcessor", {"size": EDGES, "do_normalize": False}),
     "crop share": ("ConvNextImageProcessor", {"size": {"shortest_edge": 32}, "image_mean": MEAN}),
+    "normalises twice": ("EfficientNetImageProcessor", {"size": EDGES, "image_mean": MEAN, "image_std": STD}),
+    "normalises, then divides": (
+        "EfficientNetImageProcessor",
+        {"size": EDGES, "image_std": STD, "rescale_factor": 1 / 127.5, "rescale_offset": True},
+    ),
+    "divides alone": ("EfficientNetImageProcessor", {"size": EDGES, "image_std": STD, "do_normalize": False}),
+    "no top": ("EfficientNetImageProcessor", {"size": EDGES, "image_mean": MEAN, "include_top": False}),
+    "blue, green, red": ("MobileViTImageProcessor", {"size": {"shortest_edge": 36}, "crop_size": EDGES}),
+    "not flipped": (
+        "MobileViTImageProcessor",
+        {"size": {"shortest_edge": 36}, "crop_size": EDGES, "do_flip_channel_order": False},
+    ),
+    "rescales otherwise": ("ViTImageProcessor", {"size": EDGES, "image_mean": MEAN, "rescale_factor": 1 / 127.5}),
+    "does not rescale": ("ViTImageProcessor", {"size": EDGES, "do_rescale": False, "image_mean": [99, 110, 140]}),
+    "bytes": ("ViTImageProcessor", {"size": EDGES, "do_rescale": False, "do_normalize": False}),
+    "crop beyond the picture": ("CLIPImageProcessor", {"size": {"shortest_edge": 20}, "crop_size": EDGES}),
     "crop, then resize": ("PerceiverImageProcessor", {"size": EDGES, "crop_size": {"height": 40, "width": 40}}),
 }
 
@@ -187,24 +204,52 @@ class TestPipeline:
         torch.testing.assert_close(logits(classifier, picture()), expected, rtol=1e-5, atol=1e-5)
 
 
+class Stretched(ViTImageProcessor):
+    """Stretches each picture to its own brightest value."""
+
+    def rescale_and_normalize(self, images: Tensor, *args: object, **kwargs: object) -> Tensor:
+        return super().rescale_and_normalize(images * (255 / images.max()), *args, **kwargs)
+
+
+class Broken(ViTImageProcessor):
+    """Fails on every picture."""
+
+    def resize(self, *args: object, **kwargs: object) -> Tensor:
+        raise KeyError("shortest_edge")
+
+
 class TestProcessorThatDoesSomethingElse:
+    def test_is_refused(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
+        with pytest.raises(InputError, match=r"Stretched does something else.*\n.*preprocessing=Preprocessing"):
+            wrap(awaken(vit()), Stretched(size=EDGES))
+
     @pytest.mark.parametrize("backend", ["", "Pil"], ids=["torchvision", "pil"])
-    @pytest.mark.parametrize(
-        ("name", "options"),
-        [
-            ("EfficientNetImageProcessor", {"size": EDGES, "image_mean": MEAN}),
-            ("MobileViTImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": EDGES}),
-            ("ViTImageProcessor", {"size": EDGES, "rescale_factor": 1 / 127.5}),
-            ("ViTImageProcessor", {"size": EDGES, "do_rescale": False}),
-        ],
-        ids=["normalises twice", "swaps channels", "rescales otherwise", "does not rescale"],
-    )
-    def test_is_refused(
-        self, name: str, options: dict[str, object], backend: str, awaken: Callable[[nn.Module], nn.Module]
-    ) -> None:
-        processor = getattr(transformers, name + backend)(**options)
-        with pytest.raises(InputError, match=f"{name}{backend} does something else.*\n.*preprocessing=Preprocessing"):
+    def test_setting_that_it_ignores_is_refused(self, backend: str, awaken: Callable[[nn.Module], nn.Module]) -> None:
+        """MobileViT's never normalises, whatever `do_normalize` says."""
+        kind = getattr(transformers, "MobileViTImageProcessor" + backend)
+        processor = kind(size={"shortest_edge": 32}, crop_size=EDGES, do_normalize=True)
+        with pytest.raises(InputError, match="does something else"):
             wrap(awaken(vit()), processor)
+
+    def test_that_fails_on_a_picture_is_refused(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
+        with pytest.raises(InputError, match=r"Broken fails on a picture .*KeyError: 'shortest_edge'"):
+            wrap(awaken(vit()), Broken(size=EDGES))
+
+    @pytest.mark.parametrize(
+        ("options", "channels", "reason"),
+        [
+            ({"image_mean": [0.1, 0.2]}, 3, r"image_mean of ViTImageProcessor to have 1 or 3 numbers.*\(0\.1, 0\.2\)"),
+            ({"image_std": [0.1, 0.2, 0.3]}, 1, r"image_std of ViTImageProcessor to have 1 or 1 numbers"),
+            ({}, 4, r"1 or 3 channels; got num_channels=4"),
+        ],
+        ids=["mean", "std of colour", "channels"],
+    )
+    def test_statistics_of_other_channels_are_refused(
+        self, options: dict[str, object], channels: int, reason: str, awaken: Callable[[nn.Module], nn.Module]
+    ) -> None:
+        processor = ViTImageProcessor(size=EDGES, **{"image_mean": 0.5, "image_std": 0.5, **options})
+        with pytest.raises(InputError, match=reason):
+            wrap(awaken(resnet(num_channels=channels)), processor)
 
     @pytest.mark.parametrize(
         ("name", "options"),
@@ -246,9 +291,45 @@ class TestModel:
         with pytest.raises(ModelError, match=r"\(4, 3, 48, 48\).*\n.*size"):
             wrap(awaken(vit()), ViTImageProcessor(size={"height": 48, "width": 48}))
 
-    def test_one_output_is_refused(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
-        with pytest.raises(ModelError, match="at least 2 classes"):
-            wrap(awaken(vit(num_labels=1)), ViTImageProcessor(size=EDGES))
+    @pytest.mark.parametrize(
+        "head",
+        [{"num_labels": 1}, {"problem_type": "multi_label_classification"}, {"problem_type": "regression"}],
+        ids=str,
+    )
+    def test_head_that_chooses_no_class_is_refused(
+        self, head: dict[str, object], awaken: Callable[[nn.Module], nn.Module]
+    ) -> None:
+        with pytest.raises(ModelError, match=r"one of at least 2 classes; ViTForImageClassification has num_labels="):
+            wrap(awaken(vit(**head)), ViTImageProcessor(size=EDGES))
+
+    def test_no_head_is_refused(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
+        """It returns features as `logits`, 16 of them here."""
+        with pytest.raises(ModelError, match=r"no classification head \(num_labels=0\)"):
+            wrap(awaken(vit(num_labels=0)), ViTImageProcessor(size=EDGES))
+
+    def test_head_for_one_label_is_accepted(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
+        model = awaken(vit(problem_type="single_label_classification"))
+        assert len(wrap(model, ViTImageProcessor(size=EDGES)).labels) == 5
+
+    def test_head_that_was_replaced_by_hand(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
+        model = awaken(vit())
+        model.classifier = nn.Linear(16, 3).eval()
+        processor = ViTImageProcessor(size=EDGES)
+        assert wrap(model, processor).labels == ("0", "1", "2")
+        named = robustify(model, processor=processor, classes=["cat", "dog", "fox"], sigma=0.5)
+        assert named.classifier.labels == ("cat", "dog", "fox")
+
+    def test_labels_that_several_classes_share_are_numbered(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
+        model = awaken(vit(num_labels=3, id2label={0: "crane", 1: "fox", 2: "crane"}))
+        with pytest.warns(UserWarning, match="the name of another class"):
+            assert wrap(model, ViTImageProcessor(size=EDGES)).labels == ("crane", "fox", "crane (2)")
+
+    def test_random_weights_are_not_called_by_the_name_of_trained_ones(self) -> None:
+        """A configuration knows the name that it was loaded by, also where the weights were not."""
+        config = vit().config
+        config._name_or_path = "google/vit-base-patch16-224"
+        classifier = wrap(ViTForImageClassification(config).eval(), ViTImageProcessor(size=EDGES))
+        assert classifier.name == "hf:ViTForImageClassification (random weights)"
 
     def test_labels_and_name(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
         model = awaken(vit(num_labels=3, id2label={0: "zero", 1: "one", 2: "two"}))

@@ -42,13 +42,13 @@ class TestWrap:
         classifier = wrap(timm_model)
         assert isinstance(classifier, ImageClassifier)
         assert classifier.network is timm_model
-        assert classifier.name == "timm:test_resnet"
+        assert classifier.name == "timm:test_resnet (random weights)"
         assert classifier.preprocessing.size == (160, 160)
 
     def test_transformers(self, hf_model: nn.Module, processor: ViTImageProcessor) -> None:
         classifier = wrap(hf_model, processor=processor)
         assert isinstance(classifier, ImageClassifier)
-        assert classifier.name == "hf:ResNetForImageClassification"
+        assert classifier.name == "hf:ResNetForImageClassification (random weights)"
         assert classifier.preprocessing.mean == (0.1, 0.2, 0.3)
 
     def test_open_clip(self, clip_model: nn.Module, clip_tokenizer: Callable[..., Tensor]) -> None:
@@ -63,6 +63,12 @@ class TestWrap:
         assert classifier.name == "Sequential"
         pixels = torch.rand(2, 3, 32, 32)
         torch.testing.assert_close(classifier(pixels), plain_model(PREPROCESSING.network_input(pixels)))
+
+    def test_open_clip_with_preprocessing(self, clip_model: nn.Module, clip_tokenizer: Callable[..., Tensor]) -> None:
+        """Explicit preprocessing wins over the model's own."""
+        found = wrap(clip_model, tokenizer=clip_tokenizer, preprocessing=PREPROCESSING)
+        assert isinstance(found, OpenCLIP)
+        assert found.classifier(["cat", "dog"], ["{}"]).preprocessing is PREPROCESSING
 
     def test_explicit_preprocessing_wins_over_timms(self, timm_model: nn.Module) -> None:
         classifier = wrap(timm_model, preprocessing=PREPROCESSING)
@@ -79,6 +85,10 @@ class TestHints:
         with pytest.raises(InputError, match=r"CLIP looks like an open_clip.*tokenizer=…, classes="):
             wrap(clip_model)
 
+    def test_open_clip_with_preprocessing_still_needs_its_tokenizer(self, clip_model: nn.Module) -> None:
+        with pytest.raises(InputError, match=r"CLIP looks like an open_clip.*tokenizer=…, classes="):
+            wrap(clip_model, preprocessing=PREPROCESSING)
+
     def test_any_other_module_needs_preprocessing(self, plain_model: nn.Module) -> None:
         with pytest.raises(InputError, match=r"Sequential does not say.*\n.*preprocessing=Preprocessing\(mean="):
             wrap(plain_model)
@@ -89,7 +99,6 @@ class TestWrongCombinations:
         "given",
         [
             ("preprocessing", "processor"),
-            ("preprocessing", "tokenizer"),
             ("processor", "tokenizer"),
             ("preprocessing", "processor", "tokenizer"),
         ],
@@ -97,7 +106,7 @@ class TestWrongCombinations:
     )
     def test_more_than_one_way_to_see_pixels(self, given: tuple[str, ...], plain_model: nn.Module) -> None:
         values = {"preprocessing": PREPROCESSING, "processor": sentinel.processor, "tokenizer": lambda texts: texts}
-        with pytest.raises(InputError, match=f"expected one of .*; got {' and '.join(given)}$"):
+        with pytest.raises(InputError, match=f"expected a processor without .*; got {' and '.join(given)}$"):
             wrap(plain_model, **{name: values[name] for name in given})
 
     def test_processor_with_a_model_that_is_not_transformers(
