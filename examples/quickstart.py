@@ -11,6 +11,7 @@ print(model)
 held_out = load_file(HELD_OUT)
 images, labels = held_out["images"][:4], held_out["labels"][:4]
 certificates = model.certify(images, n=200)
-assert isinstance(certificates, list)  # a batch is answered by a list
-for certificate, label in zip(certificates, labels.tolist(), strict=True):
-    print(f"true label {model.labels[label]:<10} | {certificate}")
+assert isinstance(certificates, list)  # a batch is answered by a list, which shows itself as a table
+print(certificates)
+print("true labels:", ", ".join(model.labels[label] for label in labels.tolist()))
+print(certificates[0])

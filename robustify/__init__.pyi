@@ -18,3 +18,6 @@ from robustify.registry import DENOISERS as DENOISERS
 from robustify.runs.certify import certify_dataset as certify_dataset
 from robustify.smoothing import Settings as Settings
 from robustify.smoothing import SmoothedClassifier as SmoothedClassifier
+
+__version__: str
+"""Version of the installed package, such as "0.2.0"."""

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -69,7 +69,7 @@ def robustify(
     """
     o = options
     _check_learning(o)
-    found = _classifier(model, o)
+    found = _taking_colours(_classifier(model, o)) if o.gray else _classifier(model, o)
     denoiser = _denoiser(o.denoiser, found)
     if o.tuned is not None:
         found = _tuned(Path(o.tuned), found, denoiser, o.sigma)
@@ -77,6 +77,8 @@ def robustify(
         found.to(_usable(o.device))
         denoiser.to(o.device)
     smoothed = SmoothedClassifier(found, denoiser, sigma=o.sigma, precision=o.precision, compiled=o.compiled)
+    if o.gray and smoothed.contract.channels > 1:
+        raise InputError(f"gray=True is for models of gray pictures; leave it out: {found.name} works in colour")
     return smoothed if o.tune is None else _tune(smoothed, o)
 
 
@@ -104,6 +106,13 @@ def _classifier(model: object, options: RobustifyOptions) -> ImageClassifier:
     if options.classes is not None and options.preprocessing is None:
         return _named(found, options.classes)
     return found
+
+
+def _taking_colours(classifier: ImageClassifier) -> ImageClassifier:
+    """A copy of the classifier that makes colour pictures gray where gray ones are needed."""
+    taking = copy.copy(classifier)
+    taking.preprocessing = replace(classifier.preprocessing, gray=True)
+    return taking
 
 
 def _usable(device: str | torch.device) -> torch.device:

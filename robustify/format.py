@@ -1,5 +1,6 @@
 """Numbers as text for people."""
 
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 
@@ -31,3 +32,18 @@ def floor(value: float, digits: int = 3) -> float:
 def at_most(value: float) -> str:
     """A number as text of at most 6 digits, rounded up, so that no chance of error looks smaller than it is."""
     return f"{float(Context(prec=6, rounding=ROUND_CEILING).create_decimal(repr(value))):g}"
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of text in columns, the first of them the headings; columns of numbers, or without any, to the right.
+
+    Arguments:
+        lines: Cells of each line, equally many.
+    """
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(cell[:1].isdigit() or cell in ("–", "…", "") for cell in column[1:]) for column in columns]
+    return "\n".join(
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
+        for line in lines
+    )

@@ -23,6 +23,8 @@ class ModelOptions:
             takes a GPU where there is one, and Python leaves a model where it is and loads a reference on the CPU.
         classes: Names of the classes that a zero-shot model chooses from, or of a model's classes that have none. On
             the command line with commas between, or a text file with one a line.
+        gray: Make colour pictures gray for a model of gray ones, which refuses them otherwise. Arrays and tensors are
+            taken as they are.
         templates: Prompts around the names, for zero-shot models: "openai", "simple", or in Python a list of format
             strings.
     """
@@ -34,4 +36,5 @@ class ModelOptions:
     compiled: bool = False
     device: Any = None
     classes: Sequence[str] | None = None
+    gray: bool = False
     templates: str | Sequence[str] = "openai"

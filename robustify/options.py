@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -54,17 +54,42 @@ def method_takes(
     return decorate
 
 
-def _check_known(function: Callable[..., object], options: Callable[..., object], given: Mapping[str, object]) -> None:
+C = TypeVar("C", bound=Callable[..., object])
+
+
+def checked(elsewhere: Mapping[str, str]) -> Callable[[C], C]:
+    """A decorator for functions with keywords of their own: at an unknown one they name the nearest.
+
+    Arguments:
+        elsewhere: What to say of keywords that belong somewhere else, such as "a field of Recipe: …".
+    """
+
+    def decorate(function: C) -> C:
+        @wraps(function)
+        def call(*args: object, **kwargs: object) -> object:
+            _check_known(function, function, kwargs, elsewhere)
+            return function(*args, **kwargs)
+
+        return cast(C, call)
+
+    return decorate
+
+
+def _check_known(
+    function: Callable[..., object],
+    options: Callable[..., object],
+    given: Mapping[str, object],
+    elsewhere: Mapping[str, str] | None = None,
+) -> None:
     """Raises `TypeError`, as Python does, at a keyword that no option has; with the nearest that there is."""
     known = list(inspect.signature(options).parameters)
     for name in given:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            if elsewhere and name in elsewhere:
+                hint = f"it is {elsewhere[name]}"
             raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}; {hint}")
-
-
-C = TypeVar("C", bound=Callable[..., object])
 
 
 def _signed(call: C, function: Callable[..., object], options: Callable[..., object]) -> C:

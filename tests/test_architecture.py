@@ -12,7 +12,19 @@ import robustify
 
 PACKAGE = Path(robustify.__file__).parent
 LAYERS = [
-    {"errors", "lazy", "options", "model_options", "types", "contract", "format", "folders", "licences", "registry"},
+    {
+        "errors",
+        "lazy",
+        "options",
+        "model_options",
+        "types",
+        "contract",
+        "format",
+        "bars",
+        "folders",
+        "licences",
+        "registry",
+    },
     {"certificates"},
     {"classifiers"},
     {"denoisers"},
@@ -97,7 +109,7 @@ def test_what_reads_numbers_imports_no_torch() -> None:
     """Certificates, the reading of runs and the arithmetic of verify import neither torch nor the Hub's client."""
     modules = [
         *(f"certificates.{file.stem}" for file in (PACKAGE / "certificates").glob("[a-z]*.py")),
-        *("errors", "contract", "format", "folders", "licences", "options", "registry", "smoothing.settings"),
+        *("errors", "contract", "format", "bars", "folders", "licences", "options", "registry", "smoothing.settings"),
         *(f"runs.{name}" for name in ("folder", "rows", "status", "statements", "metrics")),
         *(f"verify.{name}" for name in ("claims", "gaussian", "arithmetic")),
     ]

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import final
 
+from robustify.certificates.answers import top_votes
 from robustify.certificates.family import Bound, Plan, Tally
 from robustify.certificates.queries import CertifyingQuery
 from robustify.certificates.tallied import Tallied
@@ -42,7 +43,7 @@ class Provenance:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate(Tallied):
     """A label, the ℓ2 distance within which it holds, and the votes that prove it.
 
@@ -91,6 +92,20 @@ class Certificate(Tallied):
     def holds(self, label: int, *, at: float) -> bool:
         """Whether `label` is certified against every change whose ℓ2 norm, in [0, 1] pixels, is at most `at`."""
         return self.label is not None and self.label == label and self.radius > at
+
+    def summary(self) -> dict[str, str]:
+        """A few words under each heading of a table."""
+        return {
+            "label": "abstains" if self.name is None else self.name,
+            "radius": f"{floor(self.radius):.3f}" if self.name is not None else "–",
+            "votes": f"{max(self.votes):,} of {self.tested.draws:,}",
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Certificate(label={self.label}, name={self.name!r}, radius={floor(self.radius):.3f}, "
+            f"votes={top_votes(self.votes)}, n={self.n}, sample={self.sample!r})"
+        )
 
     def __str__(self) -> str:
         e = self.provenance

@@ -54,6 +54,10 @@ class RadiusPlan(GaussianPlan):
             )
 
     @property
+    def ceiling(self) -> float:
+        return _beyond(self.radii[-1])
+
+    @property
     def schedule(self) -> tuple[int, ...]:
         return geometric_looks(self.n)
 

@@ -6,6 +6,7 @@ votes. The counts are kept as *tallies*, and `certify_votes` proves a *claim* fr
 status, reports and verification use these pieces and never ask which family they belong to.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -159,6 +160,11 @@ class Plan(ABC):
     def scale(self) -> float:
         """Largest sigma of the views, in [0, 1] pixels, by which reports space their radii; 0 without noise."""
         return max((view.sigma for view in self.views), default=0.0)
+
+    @property
+    def ceiling(self) -> float:
+        """ℓ2 radius that no claim exceeds, whatever the votes, in [0, 1] pixels; infinite where that is unknown."""
+        return math.inf
 
     @abstractmethod
     def query(self, classes: int, truth: int | None = None) -> "CertifyingQuery":

@@ -116,6 +116,10 @@ class GaussianPlan(Plan):
         return ()
 
     @property
+    def ceiling(self) -> float:
+        return self._between(*rival_bounds(self.n, 0, n=self.n, alpha=self.alpha)).radius
+
+    @property
     @abstractmethod
     def schedule(self) -> tuple[int, ...]:
         """Numbers of draws after which the votes may be read, increasing; the last is `n`."""

@@ -12,11 +12,12 @@ from typing import final
 
 from scipy.special import bdtrc, betainc
 
+from robustify.certificates.answers import top_votes
 from robustify.certificates.radii import leading_class, strongest_rival
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """A label that differs from the smoothed classifier's label under ideal noise with chance at most `alpha`.
 
@@ -35,6 +36,20 @@ class Prediction:
     votes: tuple[int, ...]
     n: int
     alpha: float
+
+    def summary(self) -> dict[str, str]:
+        """A few words under each heading of a table."""
+        return {
+            "label": "abstains" if self.name is None else self.name,
+            "votes": f"{max(self.votes):,} of {self.n:,}",
+            "p-value": f"{self.p_value:.2g}",
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Prediction(label={self.label}, name={self.name!r}, votes={top_votes(self.votes)}, n={self.n}, "
+            f"p_value={self.p_value:.2g})"
+        )
 
     def __str__(self) -> str:
         if self.label is None:

@@ -114,7 +114,8 @@ def check_budget(*, n: int, alpha: float) -> None:
         )
 
 
-def check_count(name: str, value: int, *, least: int = 1) -> None:
-    """Raises `InputError` unless the value is a whole number of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"expected {name} to be a whole number of at least {least}; got {value!r}")
+def check_count(name: str, value: int, *, least: int = 1, most: int | None = None) -> None:
+    """Raises `InputError` unless the value is a whole number in range."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"expected {name} to be a whole number {limits}; got {value!r}")

@@ -96,6 +96,8 @@ class Preprocessing:
         std: Standard deviation of each channel, in [0, 1] pixels, positive.
         size: Height and width of the network's input.
         geometry: Resize and crop of pictures of other sizes.
+        gray: Whether colour pictures become gray where gray ones are needed, which are refused otherwise. No part of
+            what the network is: the same pixels give the same answers.
 
     Raises:
         InputError: If the number of channels is not 1 or 3, or a standard deviation or size is not positive.
@@ -105,6 +107,7 @@ class Preprocessing:
     std: tuple[float, ...]
     size: tuple[int, int]
     geometry: Geometry = field(default_factory=ResizeCrop)
+    gray: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         # Users may pass lists and arrays, and library configurations hold NumPy numbers; fingerprints need plain ones.
@@ -126,7 +129,8 @@ class Preprocessing:
     def __str__(self) -> str:
         mean = ", ".join(f"{v:.3g}" for v in self.mean)
         std = ", ".join(f"{v:.3g}" for v in self.std)
-        return f"{self.geometry}; network sees {self.size[0]}×{self.size[1]}, mean ({mean}), std ({std})"
+        gray = "colours made gray; " if self.gray else ""
+        return f"{gray}{self.geometry}; network sees {self.size[0]}×{self.size[1]}, mean ({mean}), std ({std})"
 
     def picture_bytes(self, picture: PILImage.Image, height: int, width: int) -> Bytes:
         """Bytes of shape (C, height, width), which show the part of the picture that the network is used to.
@@ -165,36 +169,46 @@ class Preprocessing:
         return F.interpolate(pixels, size, mode=mode, antialias=True)
 
 
-def with_channels(picture: PILImage.Image, channels: int) -> PILImage.Image:
-    """The picture with 1 or 3 channels.
+def with_channels(picture: PILImage.Image, channels: int, *, gray: bool = False) -> PILImage.Image:
+    """The picture with 1 or 3 channels of 8 bits; its transparent parts are on white, as transformers puts them.
 
-    Gray becomes RGB; RGB with three equal channels becomes gray; any other colour picture is never made gray.
+    Gray becomes RGB; RGB with three equal channels becomes gray. Colours become gray only where that is wanted.
+
+    Arguments:
+        picture: A picture of any PIL mode. PIL itself keeps the higher byte of colours of 16 bits when it reads them.
+        channels: 1 or 3.
+        gray: Whether colours may become gray: their luma, as ITU-R BT.601 weights them.
 
     Raises:
-        InputError: If a colour picture would have to become gray, or a channel has more than 8 bits.
+        InputError: If colours would have to become gray, or the picture's one channel has more than 8 bits.
     """
-    mode = PIL_MODES[channels]
     if picture.mode[0] in "IF":  # PIL would clip their values at 255
         raise InputError(
             f"expected a picture with 8 bits per channel; got PIL mode {picture.mode!r}.\n"
             "  Scale its values to 0 to 255 and convert it to 'L' first."
         )
-    if mode == "L" and picture.mode not in ("L", "1", "LA"):
-        return _gray_of(picture)
-    return picture if picture.mode == mode else _unpacked(picture).convert(mode)
+    opaque = _on_white(picture) if picture.has_transparency_data else picture
+    mode = PIL_MODES[channels]
+    if opaque.mode == mode:
+        return opaque
+    return opaque.convert("RGB") if mode == "RGB" else _gray_of(opaque.convert("RGB"), picture.mode, gray)
 
 
-def _unpacked(picture: PILImage.Image) -> PILImage.Image:
-    """The picture as RGBA if it has a palette: PIL warns when palettes with transparency become RGB at once."""
-    return picture.convert("RGBA") if picture.mode == "P" else picture
+def _on_white(picture: PILImage.Image) -> PILImage.Image:
+    """The picture on a white ground, as RGB."""
+    layers = picture.convert("LA") if picture.mode == "La" else picture  # PIL makes nothing else of La
+    white = PILImage.new("RGBA", picture.size, "white")
+    return PILImage.alpha_composite(white, layers.convert("RGBA")).convert("RGB")
 
 
-def _gray_of(picture: PILImage.Image) -> PILImage.Image:
-    """The one channel of a picture whose three channels are equal."""
-    red, green, blue = _unpacked(picture).convert("RGB").split()
-    if not red.tobytes() == green.tobytes() == blue.tobytes():
+def _gray_of(picture: PILImage.Image, mode: str, convert: bool) -> PILImage.Image:
+    """The one channel of an RGB picture whose channels are equal; of others their luma, where they may be converted."""
+    red, green, blue = picture.split()
+    if red.tobytes() == green.tobytes() == blue.tobytes():
+        return red
+    if not convert:
         raise InputError(
-            f"expected a gray picture; got PIL mode {picture.mode!r} with colours in it.\n"
-            "  To discard the colours, convert it yourself: picture.convert('L')"
+            f"expected a gray picture; got PIL mode {mode!r} with colours in it.\n"
+            "  To discard the colours, say so: --gray on the command line, 'gray=True' in Python."
         )
-    return red
+    return picture.convert("L")

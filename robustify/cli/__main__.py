@@ -2,18 +2,17 @@
 
 import os
 import sys
-import warnings
+from typing import Annotated
 
 import typer
 
 from robustify.cli import certify, demo, denoisers, estimate, plugins, predict, status, tune, verify
+from robustify.cli.console import set_up
 from robustify.cli.options import command, in_words_of_the_command_line
 from robustify.errors import RobustifyError
 
 app = typer.Typer(
-    help="Certified image classifiers from the ones you already have.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
@@ -27,12 +26,30 @@ app.command("plugins")(plugins.plugins)
 app.add_typer(denoisers.app, name="denoisers")
 
 
+def _tell_version(wanted: bool) -> bool:
+    """Prints the version where it is wanted, before a command is looked for."""
+    if wanted:
+        from robustify import __version__
+
+        print(f"robustify {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Certified image classifiers from the ones you already have."""
+
+
 def main() -> None:
     """Runs a command; errors of ours are one message and exit status 2."""
     # Threads that wait must not spin: on a busy machine, spinning makes sampling ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # The place in the code says nothing to who typed a command.
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    set_up()
     try:
         app(prog_name="robustify")
     except RobustifyError as error:

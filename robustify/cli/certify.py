@@ -33,7 +33,8 @@ def certify(
     """
     check_exists(data)
     from robustify.data import open_samples
-    from robustify.report.html import Chapter, write_report
+    from robustify.report.html import write_report
+    from robustify.report.numbers import Chapter
     from robustify.report.pictures import picture, telling
     from robustify.runs.certify import certify_dataset
     from robustify.runs.metrics import certified_accuracy

@@ -23,7 +23,8 @@ Model: TypeAlias = Annotated[
     str, typer.Argument(help="Classifier, 'source:name': timm:…, open_clip:…, hf:…, zoo:…, or a plugin's.")
 ]
 Data: TypeAlias = Annotated[
-    Path, typer.Argument(help="Folder of images or class folders, or .npz / .safetensors with images, labels.")
+    Path,
+    typer.Argument(help="Folder of images or class folders, one image, or .npz / .safetensors: images, labels."),
 ]
 Every: TypeAlias = Annotated[int, typer.Option(help="Take every k-th image only.", min=1)]
 Ledger: TypeAlias = Annotated[

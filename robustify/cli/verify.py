@@ -25,13 +25,13 @@ def verify(
     run: Run,
     model: Annotated[str | None, typer.Option(help="The run's classifier, to repeat rows; needs --data.")] = None,
     data: Annotated[Path | None, typer.Option(help="The run's images, to repeat rows; needs --model.")] = None,
-    options: Annotated[ModelOptions, Without("sigma", "precision", "compiled")] = _DEFAULTS,
+    options: Annotated[ModelOptions, Without("sigma", "precision", "compiled", "gray")] = _DEFAULTS,
     sample: Annotated[int, typer.Option(help="Rows to repeat, spread over the run.", min=1)] = 5,
 ) -> None:
     """Verify a run: every claim against its counts, and some counts against their seeds.
 
     Claims are proven again in independent arithmetic; counts are drawn again where --model and --data are given, with
-    the sigma and precision of the run.
+    the sigma and precision of the run, and its rules for pictures.
 
     Example: robustify verify run --model zoo:timm --data photos/ --denoiser zoo:ddpm
 
@@ -71,6 +71,7 @@ def _repeat(stored: "StoredRun", model: str, data: Path, options: ModelOptions, 
     from robustify.verify.replay import replay
 
     numerics, sigma = stored.numerics, stored.plan.views[0].sigma
-    as_run = replace(options, sigma=sigma, precision=numerics.precision, compiled=numerics.compiled)
+    gray = stored.config.get("pictures", {}).get("gray", False)
+    as_run = replace(options, sigma=sigma, precision=numerics.precision, compiled=numerics.compiled, gray=gray)
     smoothed = build(model, as_run)
     return replay(smoothed, open_samples(data, smoothed.labels), stored, count)

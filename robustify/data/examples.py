@@ -54,7 +54,7 @@ class Minibatch(NamedTuple):
 
 @final
 class Examples(Dataset[Any]):
-    """Images and labels that fit a model, decoded when they are needed.
+    """Images and labels that fit a model, decoded when they are needed; without the model, so that they are light.
 
     Arguments:
         model: Model that decides shape and classes.
@@ -75,7 +75,7 @@ class Examples(Dataset[Any]):
         labels: Sequence[int | float | None] | np.ndarray | Tensor | None = None,
     ) -> None:
         _check_kind(images)
-        self._model = model
+        self._preprocessing, self._contract = model.classifier.preprocessing, model.contract
         self._pairs = cast(Labelled, images) if labels is None and _gives_pairs(images) else None
         self._images = cast(Sequence[OneImage], images)
         if isinstance(images, np.ndarray | Tensor):
@@ -86,7 +86,7 @@ class Examples(Dataset[Any]):
 
     def _whole_array(self, images: Tensor) -> Tensor:
         """The array as (N, C, H, W), with all of its pixels checked."""
-        contract = self._model.contract
+        contract = self._contract
         if images.ndim == 3 and contract.channels == 1:
             images = images.unsqueeze(1)
         if tuple(images.shape[1:]) != contract.shape:
@@ -115,7 +115,7 @@ class Examples(Dataset[Any]):
 
     def _to_pixels(self, image: OneImage, row: int) -> Tensor:
         try:
-            return to_pixels(image, self._model.classifier.preprocessing, self._model.contract).cpu()
+            return to_pixels(image, self._preprocessing, self._contract).cpu()
         except InputError as error:
             raise InputError(f"image {row} of the training data cannot be used: {error}") from error
 

@@ -1,4 +1,4 @@
-"""Images to certify from folders and array files. Files are decoded only when needed; ids are the same in every run."""
+"""Images to certify from pictures, folders and array files, decoded when needed; ids are the same in every run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,16 +25,31 @@ class Sample:
         id: Name of the image in every run: its path inside the folder, or its row in the array.
         image: Path of the image, or its pixels.
         label: Index of its true class; None where it is unknown.
+
+    Raises:
+        InputError: If the name is no text that files of the run can hold.
     """
 
     id: str
     image: OneImage
     label: int | None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise InputError(f"expected the name of a sample to be a str; got {self.id!r}")
+        try:
+            self.id.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the name {self.id!r} holds bytes that are not UTF-8, which the files of a run cannot hold.\n"
+                "  Rename the file, or the folder that it is in."
+            ) from error
+
 
 def open_samples(data: str | PathLike[str], labels: Sequence[str]) -> list[Sample]:
-    """The samples of a folder of class folders, a flat folder of images, or an array file.
+    """The samples of a folder of class folders, a flat folder of images, one picture, or an array file.
 
+    Hidden files and folders, whose names start with a dot, are left out. Images outside class folders have no label.
     Array files are `.npz` or `.safetensors` with `images`, (N, H, W), (N, H, W, C) or (N, C, H, W), and optionally
     `labels`, N class indices.
 
@@ -48,18 +63,60 @@ def open_samples(data: str | PathLike[str], labels: Sequence[str]) -> list[Sampl
     data = Path(data)
     if data.is_dir():
         return _from_folder(data, labels)
-    if data.is_file() and data.suffix in ARRAY_SUFFIXES:
-        return _from_arrays(data, labels)
     if not data.exists():
         raise InputError(f"there is no file or folder {str(data)!r}")
-    raise InputError(f"expected a folder of images or a {' or '.join(ARRAY_SUFFIXES)} file; got {str(data)!r}")
+    if data.suffix in ARRAY_SUFFIXES:
+        return _from_arrays(data, labels)
+    if _is_picture(data):
+        return [Sample(data.name, data, None)]
+    raise InputError(f"expected images, a folder of them or a {' or '.join(ARRAY_SUFFIXES)} file; got {str(data)!r}")
+
+
+def check_samples(samples: object) -> None:
+    """Refuses what is no list of samples with a name each.
+
+    Raises:
+        InputError: If it is something else, empty, or a name occurs twice, so that rows would be mistaken.
+    """
+    if isinstance(samples, str | PathLike):
+        raise _no_samples(f"the path {str(samples)!r}")
+    if not isinstance(samples, Sequence):
+        raise _no_samples(type(samples).__name__)
+    if not samples:
+        raise InputError("expected at least one image; got none")
+    for row, sample in enumerate(samples):
+        if not isinstance(sample, Sample):
+            raise _no_samples(f"a {type(samples).__name__} with a {type(sample).__name__} at {row}")
+    _check_names([sample.id for sample in samples])
+
+
+def _no_samples(got: str) -> InputError:
+    return InputError(
+        f"expected a list of samples, which name their images; got {got}.\n"
+        "  robustify.data.open_samples(path, model.labels) reads files; Sample(name, image, label) makes one."
+    )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raises `InputError`, with the first name that occurs again, if any."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if first.setdefault(name, row) != row:
+            raise InputError(
+                f"{len(names)} samples have {len(set(names))} names; {name!r} is that of {first[name]} and {row}.\n"
+                "  Give each a name of its own: one row is kept for each name."
+            )
+
+
+def _is_picture(file: Path) -> bool:
+    return file.is_file() and file.suffix.lower() in PILImage.registered_extensions()
 
 
 def _from_folder(folder: Path, labels: Sequence[str]) -> list[Sample]:
-    suffixes = PILImage.registered_extensions()
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in suffixes)
+    found = (p for p in folder.rglob("*") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    files = sorted(filter(_is_picture, found))
     if not files:
-        raise InputError(f"expected images in {str(folder)!r}; found none")
+        raise InputError(f"expected images in {str(folder)!r}; found none that are not hidden")
     names = sorted({p.relative_to(folder).parts[0] for p in files if p.parent != folder})
     index = class_indices(names, labels) if names else {}
     return [
@@ -93,7 +150,8 @@ def class_indices(names: Sequence[str], labels: Sequence[str]) -> dict[str, int]
         unknown = next((name for name in strange if not name.isdecimal()), strange[0])
     raise InputError(
         f"the folder {unknown!r} is not a class of the model, such as {', '.join(map(repr, labels[:3]))}.\n"
-        f"  Name class folders after the model's {len(labels)} classes, or by class index from 0."
+        f"  Name class folders after the model's {len(labels)} classes, or by class index from 0.\n"
+        "  Without class folders, all images in one folder, the truth is unknown."
     )
 
 

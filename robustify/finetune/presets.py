@@ -50,7 +50,7 @@ class Preset:
 
 
 def _read() -> dict[str, Preset]:
-    tables = tomllib.loads((files("robustify.finetune") / "presets.toml").read_text())
+    tables = tomllib.loads((files("robustify.finetune") / "presets.toml").read_text(encoding="utf-8"))
     return {name: _preset(table, tables["bases"]) for name, table in tables["recipes"].items()}
 
 

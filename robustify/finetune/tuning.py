@@ -4,7 +4,7 @@ import copy
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, final
@@ -27,8 +27,10 @@ from robustify.finetune.train.loop import Loop
 from robustify.finetune.train.plots import training_svg
 from robustify.finetune.train.validation import Validation
 from robustify.folders import disk, write_whole
+from robustify.options import checked
 from robustify.smoothing import SmoothedClassifier
 from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint
+from robustify.smoothing.inputs import picture_rules
 
 SHOWN = 10
 """Classes that a result names."""
@@ -74,6 +76,7 @@ class Tuned:
         return f"{what} on validation images: {first[column]:.1%} before, {last[column]:.1%} after"
 
 
+@checked({field.name: "a field of Recipe: give a recipe as how=" for field in fields(Recipe)})
 def tune(
     model: SmoothedClassifier,
     data: Any,  # noqa: ANN401
@@ -182,7 +185,7 @@ class _Run:
         """Trains to the end and loads what was learned."""
         validation = self._validation()
         student, summary = self._student()
-        folder = self._open()
+        folder = self._open(summary)
         student.to(self.processes.device if self.processes.num_processes > 1 else self.model.classifier.device)
         self._say(f"{self.recipe}\n{summary}")
         batches = Batches(
@@ -227,9 +230,9 @@ class _Run:
             summary = adapt(student.classifier, self.recipe.adapt)
         return student, summary
 
-    def _open(self) -> TrainingFolder:
+    def _open(self, summary: Adaptation) -> TrainingFolder:
         """The folder of the run, made by the main process."""
-        config = self._config()
+        config = self._config() | {"adapts": summary.line}
         if self.processes.is_main_process:
             TrainingFolder(self.out, config)
         self.processes.wait_for_everyone()
@@ -247,6 +250,7 @@ class _Run:
             "sigma": model.sigma,
             "numerics": str(model.numerics),
             "images": len(self.examples),
+            "pictures": picture_rules(model.classifier.preprocessing),
             "data_sha256": self.examples.fingerprint(),
             "validation_sha256": None if self.others is None else self.others.fingerprint(),
             **described,

@@ -1,45 +1,22 @@
 """A one-page report: one self-contained HTML file that works without a network."""
 
+import math
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import Any, final
 
 from jinja2 import Environment, PackageLoader
 from PIL import Image as PILImage
 
 from robustify.format import at_most, floor
 from robustify.report.curves import curve_svg
-from robustify.report.pictures import Picture, Raster
+from robustify.report.numbers import Chapter, columns, lines
+from robustify.report.pictures import Raster
 from robustify.runs.config import flat
 from robustify.runs.folder import Run
-from robustify.runs.metrics import abstention_rate, average_certified_radius, certified_accuracy
-from robustify.runs.rows import Row
 from robustify.runs.statements import remarks
-
-COLUMNS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Radii of the table, where none were decided."""
-
-
-@final
-@dataclass(frozen=True)
-class Chapter:
-    """One model in a report.
-
-    Arguments:
-        name: Its name in the report.
-        run: Its certificates.
-        baseline: The certificates of the same images without a denoiser.
-        pictures: Pictures for the strip.
-    """
-
-    name: str
-    run: Run
-    baseline: Run | None = None
-    pictures: Sequence[Picture] = field(default_factory=tuple)
 
 
 def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, title: str) -> None:
@@ -47,19 +24,23 @@ def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, titl
     labelled = [c for c in chapters if any(row.truth is not None for row in c.run.rows)]
     curves = {c.name: c.run.rows for c in labelled}
     baselines = {c.name: c.baseline.rows for c in labelled if c.baseline}
-    columns = chapters[0].run.plan.radii or COLUMNS
+    radii = columns(chapters[0].run.plan)
+    runs = [named for chapter in chapters for named in chapter.runs]
     environment = Environment(loader=PackageLoader("robustify.report"), autoescape=True)
     environment.filters["png"] = _png
-    environment.filters["flat"] = flat
     environment.filters["down"] = lambda value, digits=3: f"{floor(value, digits):.{digits}f}"
     html = environment.get_template("report.html").render(
         title=title,
         chapters=chapters,
-        curve=curve_svg(curves, baselines) if curves else None,
+        curve=curve_svg(curves, baselines, [run.plan for _, run in runs]) if curves else None,
         dashed=bool(baselines),
-        table=[_line(name, run.rows, columns) for chapter in chapters for name, run in _runs(chapter) if run.rows],
-        runs=[named for chapter in chapters for named in _runs(chapter)],
-        columns=columns,
+        table=[line for chapter in chapters for line in lines(chapter, radii)],
+        clean=any(chapter.clean is not None for chapter in chapters),
+        runs=runs,
+        settings=_settings(runs),
+        left_out=any(run.unreadable for _, run in runs),
+        ceiling=any(run.plan.ceiling < math.inf and not run.plan.radii for _, run in runs),
+        columns=radii,
         meaning=meaning(chapters[0].run, labelled=bool(curves)),
     )
     Path(file).write_text(html, encoding="utf-8")
@@ -81,23 +62,12 @@ def meaning(run: Run, *, labelled: bool = True) -> str:
     return " ".join([told, chance, *remarks(run)])
 
 
-def _runs(chapter: Chapter) -> list[tuple[str, Run]]:
-    runs = [(chapter.name, chapter.run)]
-    if chapter.baseline:
-        runs.append((f"{chapter.name}, no denoiser", chapter.baseline))
-    return runs
-
-
-def _line(name: str, rows: list[Row], columns: Sequence[float]) -> dict[str, Any]:
-    labelled = [row for row in rows if row.truth is not None]
-    return {
-        "name": name,
-        "images": len(rows),
-        "accuracy": [floor(100 * certified_accuracy(labelled, r), 1) if labelled else None for r in columns],
-        "acr": average_certified_radius(labelled) if labelled else None,
-        "abstains": 100 * abstention_rate(rows),
-        "seconds": sum(row.seconds for row in rows) / len(rows),
-    }
+def _settings(runs: Sequence[tuple[str, Run]]) -> dict[str, list[object]]:
+    """What was run, by the name of the setting: one value where all runs share it, otherwise one for each run."""
+    configs = [flat(run.config) for _, run in runs]
+    names = [name for name in dict.fromkeys(name for config in configs for name in config) if name != "labels"]
+    found = {name: [config.get(name) for config in configs] for name in names}
+    return {name: values[:1] if all(v == values[0] for v in values) else values for name, values in found.items()}
 
 
 def _png(raster: Raster) -> str:

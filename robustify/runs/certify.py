@@ -5,16 +5,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
-from tqdm import tqdm
 
+from robustify import __version__
+from robustify.bars import bar
 from robustify.certificates import Certificate, Provenance
 from robustify.data import Sample
+from robustify.data.sources import check_samples
 from robustify.errors import InputError, RunError
 from robustify.runs.config import FORMAT, open_config, read_config
 from robustify.runs.folder import Run
@@ -23,6 +24,10 @@ from robustify.runs.preparation import Attempts, spending
 from robustify.runs.rows import Row, RowStore
 from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.smoothing.fingerprint import pixels_fingerprint
+from robustify.smoothing.inputs import picture_rules
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 SHOWN = 10
 """Number of unusable images that are named while a run goes on; the run's result names all."""
@@ -53,11 +58,11 @@ def certify_dataset(
         title: Title of the progress bar.
 
     Raises:
-        InputError: If a setting cannot be used or there are no samples; before any sampling.
+        InputError: If a setting cannot be used, there are no samples, or two have one name; before any sampling.
         RunError: If the folder holds another run or cannot be written, or the ledger does not fit; rows written
             before stay.
     """
-    _check(samples)
+    check_samples(samples)
     out, settings = Path(out), settings or Settings()
     share = settings.over(len(samples))
     truths = _truths(samples) if model.plan(share).needs_truth else {}
@@ -76,16 +81,6 @@ def certify_dataset(
             bar.total -= provenance.plan.most_draws - certificate.draws  # what an early decision saved
     store.finish()
     return Run(out, config, store.rows(), finished=True, unreadable=reader.unreadable)
-
-
-def _check(samples: Sequence[Sample]) -> None:
-    if not samples:
-        raise InputError("expected at least one image to certify; got none")
-    if not isinstance(samples[0], Sample):
-        raise InputError(
-            f"expected samples, which name their images; got {type(samples[0]).__name__}.\n"
-            "  robustify.data.open_samples(path, model.labels) reads them; Sample(id, image, label) makes one."
-        )
 
 
 def _truths(samples: Sequence[Sample]) -> dict[str, int]:
@@ -125,13 +120,14 @@ def _config(
     described = "; ".join(dict.fromkeys(denoiser.describe(sigma) for sigma in sigmas))
     return {
         "format": FORMAT,
-        "robustify": version("robustify-vision"),
+        "robustify": __version__,
         "family": p.plan.family,
         "plan": p.plan.stored(),
         "classifier": {"name": model.classifier.name, "sha256": p.classifier},
         "denoiser": {"name": denoiser.name, "description": described, "sha256": p.denoiser},
         "numerics": asdict(p.numerics),
         "contract": asdict(p.contract),
+        "pictures": picture_rules(model.classifier.preprocessing),
         "labels": list(model.labels),
         "soundness": p.soundness,
         "samples": len(samples),
@@ -153,7 +149,7 @@ def _bar(title: str, provenance: Provenance, rows: Sequence[Row], images: int) -
     """A bar over the draws of all images: those that the rows took, and the most that the others can take."""
     drawn = sum(row.draws for row in rows)
     most = drawn + provenance.plan.most_draws * (images - len(rows))
-    return tqdm(total=most, initial=drawn, desc=title, unit="draw", unit_scale=True)
+    return bar(title, most, "draw", done=drawn, unit_scale=True)
 
 
 def _row(certificate: Certificate, truth: int | None, pixels: str, seconds: float) -> Row:

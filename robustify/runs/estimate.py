@@ -1,22 +1,24 @@
 """What a run would cost, measured on a few batches; no vote is kept."""
 
-import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import final
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from robustify.certificates.family import Plan
 from robustify.data import Sample
+from robustify.data.sources import check_samples
 from robustify.errors import InputError
 from robustify.format import at_most, duration, memory
+from robustify.runs.memory import PeakMemory
 from robustify.runs.preparation import Attempts, spending
 from robustify.runs.rows import Row, row_bytes
 from robustify.smoothing import Settings, SmoothedClassifier
+from robustify.smoothing.speed import slower_precision
 
 _LIKELY = 0.9
 """Share of the draws that vote for the label, in the row whose size is measured."""
@@ -35,7 +37,7 @@ class Estimate:
         exact: Whether it is exactly so many.
         batch: Images per forward pass.
         seconds: The most time, at the speed measured.
-        memory: Peak so far, in bytes, on the device.
+        memory: Most in use meanwhile, in bytes, on the device.
         device: Where the model is.
         output: Approximate bytes on disk while the run lasts; less after it.
     """
@@ -83,12 +85,17 @@ def estimate(
         InputError: If a setting cannot be used, or no image can.
         RunError: If the ledger does not fit.
     """
+    check_samples(samples)
     image = _first(model, samples, settings.soundness)
     share = settings.over(len(samples))
     attempt = None if ledger is None else Attempts.at(model, samples, share, ledger).next()
     provenance = model.provenance(spending(share, attempt))
     plan, batch = provenance.plan, provenance.batch
     draws = plan.most_draws * len(samples)
+    if told := slower_precision(model.pipeline, model.sigma, batch):
+        warnings.warn(told, stacklevel=2)
+    with PeakMemory(model.classifier.device) as used:
+        seconds = model.time_batch(image, soundness=provenance.soundness, batch=batch)
     return Estimate(
         images=len(samples),
         alpha=plan.alpha,
@@ -96,8 +103,8 @@ def estimate(
         draws=draws,
         exact=plan.exact,
         batch=batch,
-        seconds=-(-draws // batch) * model.time_batch(image, soundness=provenance.soundness, batch=batch),
-        memory=_peak(model.classifier.device),
+        seconds=-(-draws // batch) * seconds,
+        memory=used.bytes,
         device=str(model.classifier.device),
         output=len(samples) * _row_size(plan, len(model.labels)),
     )
@@ -105,23 +112,12 @@ def estimate(
 
 def _first(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> Tensor:
     """The first image that can be used."""
-    if not samples:
-        raise InputError("expected at least one image to certify; got none")
     for sample in samples:
         try:
             return model.prepare(sample.image, soundness)
         except InputError as error:
             last = error
     raise last
-
-
-def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _row_size(plan: Plan, classes: int) -> int:

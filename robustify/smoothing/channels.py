@@ -1,17 +1,22 @@
 """Views made ready to draw from: their noise laws, and base functions that were found to be fixed functions."""
 
+import logging
+import warnings
 from collections.abc import Hashable, Sequence
 from typing import final
 
 from robustify.certificates.family import PIPELINE, View
 from robustify.errors import InputError
+from robustify.smoothing.bases import Base, Channel
 from robustify.smoothing.checks.fixed_function import FixedFunction
 from robustify.smoothing.checks.probes import Probes
 from robustify.smoothing.checks.state import state
-from robustify.smoothing.engine import Base, Channel
 from robustify.smoothing.noise import noise_law
 from robustify.smoothing.numerics import rounding_of
 from robustify.smoothing.pipeline import PRECISIONS, Pipeline
+from robustify.smoothing.speed import slower_precision
+
+_LOG = logging.getLogger("robustify")
 
 
 @final
@@ -49,6 +54,9 @@ class Channels:
         p = self._pipeline
         key = (batch, sigmas, p.numerics, state(p.classifier, p.denoiser))
         if self._checked is None or self._checked[0] != key:
+            if told := slower_precision(p, sigmas[0], batch):
+                warnings.warn(told, stacklevel=2)
+            _LOG.info("checking that the model is one fixed function of each image …")
             lower = None if p.precision == "float32" else PRECISIONS[p.precision]
             probes = Probes.make(p, p.contract.shape, sigmas=sigmas, batch=batch, device=p.device)
             rounding = rounding_of(p.classifier, p.denoiser, lower=lower)

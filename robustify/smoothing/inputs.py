@@ -1,7 +1,9 @@
 """Images as users have them (paths, pictures, arrays, tensors), turned into pixels that meet the input contract."""
 
+import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -9,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image as PILImage
+from PIL import ImageOps
 from torch import Tensor
 
 from robustify.classifiers import Preprocessing
@@ -23,6 +26,9 @@ ImageInput: TypeAlias = OneImage | Sequence[OneImage]
 
 _IMAGE_RANKS = (2, 3)
 _BATCH_RANK = 4
+
+_DAMAGED = (OSError, ValueError, SyntaxError, TypeError, struct.error)
+"""What PIL raises where pixels or EXIF data are damaged."""
 
 
 def is_batch(images: ImageInput) -> bool:
@@ -41,16 +47,15 @@ def to_pixels(image: OneImage, preprocessing: Preprocessing, contract: InputCont
 def to_image(image: OneImage, preprocessing: Preprocessing, contract: InputContract) -> Image | Bytes:
     """One image of the contract's shape: bytes where it has 8 bits, else float32 pixels in [0, 1].
 
-    Paths and pictures are resized and cropped by the classifier's own geometry. Arrays and tensors must already have
+    Paths and pictures are turned upright as their EXIF orientation says, transparent parts are put on white, and the
+    classifier's own geometry resizes and crops them. Arrays and tensors must already have
     the contract's shape: their size is never changed silently.
 
     Raises:
         InputError: If the image cannot be read or does not meet the contract.
     """
-    if isinstance(image, str | PathLike):
-        image = read_picture(image)
-    if isinstance(image, PILImage.Image):
-        picture = with_channels(image, contract.channels)
+    if isinstance(image, str | PathLike | PILImage.Image):
+        picture = with_channels(_upright(image), contract.channels, gray=preprocessing.gray)
         pixels = preprocessing.picture_bytes(picture, contract.height, contract.width)
     elif isinstance(image, np.ndarray):
         pixels = _from_array(image, contract)
@@ -66,20 +71,38 @@ def to_image(image: OneImage, preprocessing: Preprocessing, contract: InputContr
     return _checked(pixels)
 
 
+def _upright(image: str | PathLike[str] | PILImage.Image) -> PILImage.Image:
+    if not isinstance(image, PILImage.Image):
+        return read_picture(image)
+    with _decoding("a PIL picture"):
+        return ImageOps.exif_transpose(image)
+
+
+def picture_rules(preprocessing: Preprocessing) -> dict[str, str | bool]:
+    """How paths and pictures become pixels, as a run records it."""
+    return {"orientation": "exif", "transparency": "white", "gray": preprocessing.gray}
+
+
 def read_picture(path: str | PathLike[str]) -> PILImage.Image:
-    """A decoded picture.
+    """A decoded picture, turned upright as its EXIF orientation says.
 
     Raises:
         InputError: If the file is missing or not a readable image.
     """
+    with _decoding(repr(str(path))), PILImage.open(path) as picture:
+        picture.load()
+        return ImageOps.exif_transpose(picture)
+
+
+@contextmanager
+def _decoding(source: str) -> Iterator[None]:
+    """Silences PIL's warnings of size and odd metadata, and raises `InputError` where pixels do not decode."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of size and odd metadata; what matters is that pixels decode
-            with PILImage.open(path) as picture:
-                picture.load()
-                return picture.copy()
-    except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
-        raise InputError(f"cannot read an image from {str(path)!r}: {error}") from error
+            warnings.simplefilter("ignore")
+            yield
+    except (*_DAMAGED, PILImage.DecompressionBombError) as error:
+        raise InputError(f"cannot read an image from {source}: {error}") from error
 
 
 def _from_array(array: npt.NDArray[Any], contract: InputContract) -> Tensor:

@@ -97,8 +97,8 @@ class NoiseLaw(ABC):
         """The noise of `per_block(shape)` draws, shape (draws, *shape)."""
 
     @abstractmethod
-    def add(self, image: Image | Bytes, noise: Array) -> Pixels:
-        """Noisy copies of an image, float32 on its device, one for each draw."""
+    def add(self, image: Image | Bytes, noise: Array, out: Pixels) -> None:
+        """Writes noisy copies of an image, one for each draw, to float32 memory on its device."""
 
 
 @final
@@ -132,12 +132,13 @@ class GridNoise(NoiseLaw):
         steps = lattice_sampler(self.sigma).draw(leading, lambda n: address.words(index, n, reserved=True))
         return steps.reshape(-1, *shape)
 
-    def add(self, image: Image | Bytes, noise: Array) -> Pixels:
+    def add(self, image: Image | Bytes, noise: Array, out: Pixels) -> None:
         if image.device.type == "cpu":  # by numpy, which starts no threads beside those of the network
-            noisy = np.add(noise, image.numpy(), dtype=np.float32)
-            return torch.from_numpy(np.divide(noisy, np.float32(255), out=noisy))
+            noisy = np.add(noise, image.numpy(), out=out.numpy(), dtype=np.float32)
+            np.divide(noisy, np.float32(255), out=noisy)
+            return
         whole = torch.tensor(255.0, device=image.device)  # a GPU would multiply by the reciprocal of a number
-        return (torch.from_numpy(noise).to(image.device) + image).float() / whole
+        torch.div((torch.from_numpy(noise).to(image.device) + image).float(), whole, out=out)
 
 
 @final
@@ -162,10 +163,11 @@ class FloatNoise(NoiseLaw):
         noise: Array = (self.sigma * ndtri(uniform)).astype(np.float32).reshape(draws, *shape)
         return noise
 
-    def add(self, image: Image | Bytes, noise: Array) -> Pixels:
+    def add(self, image: Image | Bytes, noise: Array, out: Pixels) -> None:
         if image.device.type == "cpu":
-            return torch.from_numpy(np.add(noise, image.numpy()))
-        return torch.from_numpy(noise).to(image.device) + image
+            np.add(noise, image.numpy(), out=out.numpy())
+        else:
+            torch.add(torch.from_numpy(noise).to(image.device), image, out=out)
 
 
 def noise_law(soundness: str, sigma: float) -> NoiseLaw:
@@ -210,8 +212,27 @@ class NoiseStream:
             self._blocks += blocks
             self._drawing = background.submit(lambda: self._draw(first, blocks))
 
+    def skip(self, draws: int) -> None:
+        """Leaves out the next so many copies, without drawing more than a part of a block."""
+        self._collect()
+        drawn = np.concatenate(self._ready) if self._ready else np.empty(0)
+        beyond = draws - len(drawn)
+        self._ready = [drawn[draws:]] if beyond < 0 else []
+        blocks, rest = divmod(max(0, beyond), self._each)
+        self._blocks += blocks
+        if rest:
+            self._ready = [self._draw(self._blocks, 1)[rest:]]
+            self._blocks += 1
+
     def take(self, draws: int) -> Pixels:
         """The next so many copies, at least one, float32 of shape (draws, C, H, W) on the image's device."""
+        out = torch.empty(draws, *self.image.shape, device=self.image.device)
+        self.fill(out)
+        return out
+
+    def fill(self, out: Pixels) -> None:
+        """Writes the next copies to float32 memory of shape (draws, C, H, W), at least one draw, on the same device."""
+        draws = len(out)
         self._collect()
         if (blocks := self._missing(draws)) > 0:
             self._ready.append(self._draw(self._blocks, blocks))
@@ -219,7 +240,7 @@ class NoiseStream:
         drawn = self._ready[0] if len(self._ready) == 1 else np.concatenate(self._ready)
         self._ready = [drawn[draws:]] if len(drawn) > draws else []
         # Here, not in the background: on a GPU this must come in the order of the caller's own work.
-        return self.law.add(self.image, drawn[:draws])
+        self.law.add(self.image, drawn[:draws], out)
 
     def _missing(self, draws: int) -> int:
         """How many more blocks hold the next so many copies."""

@@ -62,9 +62,7 @@ class Sampling:
         check_count("batch", self.batch)
         Soundness(self.soundness)  # raises
         if self.seed is not None:
-            check_count("seed", self.seed, least=0)
-            if self.seed >= SEEDS:
-                raise InputError(f"expected a seed from 0 to 2**128 - 1; got {self.seed}")
+            check_count("seed", self.seed, least=0, most=SEEDS - 1)
 
     def entropy(self) -> tuple[int, bool]:
         """The seed, and whether it is fresh from the operating system."""

@@ -10,13 +10,15 @@ References:
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NoReturn, cast, final
+from functools import partial
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from robustify.bars import passing_bar
 from robustify.certificates import Certificate, Gaussian, Prediction, Provenance
+from robustify.certificates.answers import Answers
 from robustify.certificates.bounds import is_number
 from robustify.certificates.certificate import conclude
 from robustify.certificates.family import Family, Plan, View
@@ -32,16 +34,14 @@ from robustify.smoothing.channels import Channels
 from robustify.smoothing.checks import Checks
 from robustify.smoothing.checks.noise_law import NoiseCheck
 from robustify.smoothing.describe import described
-from robustify.smoothing.engine import Engine, Job, Q
+from robustify.smoothing.engine import Engine, Keep
 from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint
 from robustify.smoothing.inputs import ImageInput, OneImage, is_batch, to_image
 from robustify.smoothing.noise import NoiseAddress, NoiseStream, noise_law
 from robustify.smoothing.pipeline import Pipeline
+from robustify.smoothing.rounds import NONE_YET, Begun, Job, Q
 from robustify.smoothing.settings import CertifyOptions, PredictOptions, Progress, Sampling, Settings, Soundness
 from robustify.types import Logits, Pixels
-
-BAR_AFTER = 2.0
-"""Seconds of sampling before a bar appears: most answers are there sooner."""
 
 
 @final
@@ -159,12 +159,12 @@ class SmoothedClassifier(nn.Module):
         provenance = self.provenance(settings)
         samples = {str(i): image for i, image in enumerate(self._prepare(images, settings))}
         most, found = provenance.plan.most_draws, {}
-        with _bar("certify", most * len(samples), settings.progress) as bar:
+        with passing_bar("certify", most * len(samples), hide=settings.progress is not None) as bar:
             for certificate in self.certificates(samples.items(), provenance, settings.progress or bar.update):
                 found[certificate.sample] = certificate
                 bar.total -= most - certificate.draws  # what an early decision saved
         certificates = [found[sample] for sample in samples]
-        return certificates if is_batch(images) else certificates[0]
+        return Answers(certificates) if is_batch(images) else certificates[0]
 
     @method_takes(PredictOptions)
     def predict(self, images: ImageInput, settings: PredictOptions) -> Prediction | list[Prediction]:
@@ -186,14 +186,14 @@ class SmoothedClassifier(nn.Module):
         polls = [PredictQuery(len(self.labels), settings.n) for _ in pixels]
         jobs = [Job(x, str(i), poll) for i, (x, poll) in enumerate(zip(pixels, polls, strict=True))]
         views, batch = self.family.views[:1], settings.batch_for(settings.n)
-        with _bar("predict", settings.n * len(jobs), settings.progress) as bar:
+        with passing_bar("predict", settings.n * len(jobs), hide=settings.progress is not None) as bar:
             for _ in self._run(jobs, views, settings.soundness, seed, batch, settings.progress or bar.update):
                 pass
         slack = settings.slack(self.sigma, self.contract)
         predictions = [
             predict_votes(poll.votes, self.labels, n=settings.n, alpha=settings.alpha, slack=slack) for poll in polls
         ]
-        return predictions if is_batch(images) else predictions[0]
+        return Answers(predictions) if is_batch(images) else predictions[0]
 
     def plan(self, settings: Settings) -> Plan:
         """What certificates with these settings ask of each image.
@@ -231,6 +231,8 @@ class SmoothedClassifier(nn.Module):
         provenance: Provenance,
         progress: Progress | None = None,
         truths: Mapping[str, int] | None = None,
+        begun: Mapping[str, Begun] | None = None,
+        keep: Keep | None = None,
     ) -> Iterator[Certificate]:
         """Certifies named images that meet the contract; yields each certificate as soon as it is decided.
 
@@ -239,11 +241,13 @@ class SmoothedClassifier(nn.Module):
             provenance: What the certificates depend on.
             progress: Called with the number of draws just finished.
             truths: True labels by name, where the plan tests them.
+            begun: Draws by name that were kept before, under the same provenance.
+            keep: Called about once a minute with the draws so far of images that are not decided yet, by name.
         """
-        p, known, classes = provenance, truths or {}, len(self.labels)
-        law = noise_law(p.soundness, self.sigma)
-        jobs = (Job(law.check(image), name, p.plan.query(classes, known.get(name))) for name, image in samples)
-        for job in self._run(jobs, p.plan.views, p.soundness, p.seed, p.batch, progress):
+        p, known, before = provenance, truths or {}, begun or {}
+        law, query = noise_law(p.soundness, self.sigma), partial(p.plan.query, len(self.labels))
+        jobs = (Job(law.check(x), name, query(known.get(name)), before.get(name, NONE_YET)) for name, x in samples)
+        for job in self._run(jobs, p.plan.views, p.soundness, p.seed, p.batch, progress, keep):
             yield conclude(job.query, sample=job.sample, provenance=p, labels=self.labels)
 
     def _run(
@@ -254,13 +258,14 @@ class SmoothedClassifier(nn.Module):
         seed: int,
         batch: int,
         progress: Progress | None,
+        keep: Keep | None = None,
     ) -> Iterator[Job[Q]]:
         """Answers the jobs' queries; what the certificates rest on is verified before any answer is passed on."""
         check_evaluation_mode(self)
         grid = soundness == Soundness.GRID
         checks = Checks([NoiseCheck(view.sigma, grid=grid) for view in views])
         channels = self._channels.open(views, soundness, batch)
-        engine: Engine[Q] = Engine(channels, seed=seed, batch=batch, checks=checks, progress=progress)
+        engine: Engine[Q] = Engine(channels, seed=seed, batch=batch, checks=checks, progress=progress, keep=keep)
         yield from checks.guard(engine.run(jobs))
 
     def forget_checks(self) -> None:
@@ -312,9 +317,3 @@ def _family(sigma: float | None, family: Family | None) -> Family:
         if not (is_number(number) and 0 < float(number or 0) < math.inf):
             raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {number!r}")
     return family or Gaussian(float(sigma or 0))
-
-
-def _bar(title: str, draws: int, progress: Progress | None) -> "tqdm[NoReturn]":
-    """A bar over at most so many draws; never shown where somebody else is told of progress."""
-    hidden = progress is not None
-    return tqdm(total=draws, desc=title, unit="draw", unit_scale=True, delay=BAR_AFTER, leave=False, disable=hidden)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
+from robustify.certificates.answers import Answers
 from robustify.certificates.certificate import Certificate, Provenance, conclude
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan
 from robustify.certificates.family import Look
@@ -178,3 +179,40 @@ def test_a_radius_in_another_norm_lies_within_the_l2_ball(p: float) -> None:
 def test_a_norm_below_one_is_none() -> None:
     with pytest.raises(InputError, match="p >= 1"):
         certified((0, 100, 0), (0, 1_000, 0)).radius_lp(0.5)
+
+
+def test_a_repr_is_short_and_shows_the_top_votes() -> None:
+    certificate = replace(certified((0, 100, 0), (30, 950, 20)), radius=0.49999)
+    assert repr(certificate) == (
+        "Certificate(label=1, name='dog', radius=0.499, votes={1: 950, 0: 30, 2: 20}, n=1000, sample='7.png')"
+    )
+    prediction = predict_votes([5] * 900 + [400, 0], ["x"] * 902, n=5_000, alpha=0.001)
+    assert repr(prediction) == (
+        f"Prediction(label=900, name='x', votes={{900: 400, 0: 5, 1: 5, …}}, n=5000, p_value={prediction.p_value:.2g})"
+    )
+
+
+def test_several_answers_are_a_list_that_shows_itself_as_a_table() -> None:
+    yes = replace(certified((0, 100, 0), (30, 950, 20)), radius=0.49999)
+    answers = Answers([yes, certified((34, 33, 33), (340, 330, 330))])
+    assert isinstance(answers, list)
+    assert answers[0] is yes
+    assert repr(answers) == str(answers)
+    assert repr(answers).splitlines() == [
+        "   label     radius         votes",
+        "0  dog        0.499  950 of 1,000",
+        "1  abstains       –  340 of 1,000",
+    ]
+    predictions = Answers([predict_votes([90, 10], ["a<b", "c"], n=100, alpha=0.001)])
+    assert "a&lt;b" in predictions._repr_html_()
+    assert predictions._repr_html_().count("<tr>") == 2
+    assert repr(Answers([])) == "[]"
+
+
+def test_a_long_table_leaves_out_its_middle() -> None:
+    answers = Answers([certified((0, 100, 0), (30, 950, 20))] * 100)
+    lines = repr(answers).splitlines()
+    assert len(lines) == 1 + 20 + 1 + 20
+    assert lines[21].split()[0] == "…"
+    assert [lines[20].split()[0], lines[22].split()[0], lines[-1].split()[0]] == ["19", "80", "99"]
+    assert answers._repr_html_().count("<tr>") == 42

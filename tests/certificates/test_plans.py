@@ -143,3 +143,14 @@ def test_plans_say_what_engine_and_reports_need_to_know() -> None:
     assert known.note == "tested the true label"
     assert "Only the true label was tested" in known.remark
     assert not any(plan.note or plan.remark for plan in PLANS[:3])
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda p: p.rule)
+def test_no_votes_prove_more_than_the_ceiling(plan: GaussianPlan) -> None:
+    proven = max(
+        plan.prove(looks).radius
+        for begun in (5, 6, 8, 10)
+        for looks in [[Look(n, n, 0) for n in replace(plan).after([begun, 10 - begun]).schedule]]
+    )
+    assert 0.97 * plan.ceiling < proven <= plan.ceiling
+    assert plan.ceiling == (plan.radii[-1] * (1 + 1e-9) if plan.radii else plan.prove([Look(600, 600, 0)]).radius)

@@ -126,22 +126,6 @@ def test_plugins_lists_sources_and_what_they_offer(tmp_path: Path, robustify: Co
     assert "zoo lists no name that fits 'z*'" in nothing.stderr
 
 
-def test_the_demo_leaves_a_report(tmp_path: Path, robustify: Command) -> None:
-    found = robustify("demo", "--images", 4, "--n", 30)
-    assert found.status == 0, found.stderr
-    report = tmp_path / "robustify-demo" / "report.html"
-    assert f"report: {report}" in found.stdout
-    html = report.read_text()
-    for part in (
-        "timm classifier",
-        "zero-shot CLIP, no denoiser",
-        "<svg",
-        "data:image/png",
-        "chance at most 0.001",
-    ):
-        assert part in html
-
-
 @pytest.mark.parametrize("module", ["robustify", "robustify.cli"])
 def test_modules_run_the_same_command(module: str) -> None:
     command = [sys.executable, "-m", module, "certify"]

@@ -38,7 +38,8 @@ def test_a_tuned_classifier_is_certified(data: Path, tmp_path: Path, robustify: 
     for name in ("adapter/adapter_model.safetensors", *files):
         assert (tmp_path / "tuned" / name).is_file()
     told = robustify("status", "tuned").stdout
-    assert told.startswith("training of zoo:timm with FTCADIS at sigma = 0.5\n2 of 2 steps, done\nloss: ")
+    assert told.startswith("training of zoo:timm with FTCADIS at sigma = 0.5: LoRA of rank 4, alpha 4, on ")
+    assert "; in full: fc\n2 of 2 steps, done\nloss: " in told
     assert "copies not classified as their label, last epoch: " in told
     assert "validation, after epoch 1: noisy accuracy " in told
     other = robustify("tune", "zoo:timm", data, *model, "--epochs", 2, *short[2:])

@@ -1,18 +1,26 @@
 """What to learn from: every kind of data, and what is wrong with some."""
 
+import multiprocessing
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags
 from PIL import Image as PILImage
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from robustify import robustify
 from robustify.data import Examples, training_examples
 from robustify.errors import InputError
 from robustify.finetune.train.augment import augment
+from robustify.finetune.train.batches import Batches
+from tests.finetune.train.toys import RECIPE
 from tests.toys import MakeModel, Stripes
 
 
@@ -158,3 +166,71 @@ def test_a_data_set_that_changes_its_images_is_known_by_its_labels(make_model: M
     first, second = (Examples(make_model(), Flipping(*stripes)).fingerprint() for _ in range(2))
     assert first == second
     assert first != Examples(make_model(), Flipping(stripes[0], stripes[1].flip(0))).fingerprint()
+
+
+@pytest.mark.parametrize("source", ["timm", "transformers"])
+def test_examples_carry_no_model_to_other_processes(source: str) -> None:
+    """What they need of one is its preprocessing: some hundred bytes; the model would be 11 MB."""
+    images = [np.full((32, 32), i, np.uint8) for i in range(3)]
+    examples = Examples(robustify(f"zoo:{source}", denoiser="zoo:ddpm"), images, [0, 1, 2])
+    pickled = pickle.dumps(examples)
+    assert len(pickled) < sum(image.nbytes for image in images) + 8_000
+    sent, here = (e.__getitems__([2, 0]) for e in (pickle.loads(pickled), examples))
+    assert torch.equal(sent.pixels, here.pixels)
+    assert sent.labels.tolist() == here.labels.tolist() == [2, 0]
+    assert pickle.loads(pickled).fingerprint() == examples.fingerprint()
+
+
+@pytest.fixture
+def spawned() -> Iterator[None]:
+    """Processes start as on macOS and Windows: without what their parent has in memory."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.usefixtures("spawned")
+def test_spawned_processes_decode_the_same_images(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(5)]
+    for image, file in zip(stripes[0], files, strict=False):
+        PILImage.fromarray(image[0].numpy()).save(file)
+    model = make_model()
+    model.classifier.network.of_this_process = lambda: 0  # no other process can have it
+    examples = Examples(model, files, stripes[1][:5])
+    batches = Batches(examples, replace(RECIPE, batch=3, epochs=1), sigma=0.25)
+    here, there = (list(replace(batches, workers=workers).load(0)) for workers in (0, 1))
+    assert [batch.rows for batch in there] == [batch.rows for batch in here]
+    assert sorted(row for batch in there for row in batch.rows) == list(range(5))
+    for a, b in zip(here, there, strict=True):
+        assert torch.equal(a.pixels, b.pixels)
+        assert torch.equal(a.labels, b.labels)
+
+
+class Pictures(Dataset[Any]):
+    """As torchvision's and Hugging Face's data sets give pictures."""
+
+    def __init__(self, pictures: list[PILImage.Image]) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, row: int) -> tuple[PILImage.Image, int]:
+        return self.pictures[row], 0
+
+
+def test_pictures_are_read_by_one_rule_wherever_they_come_from(make_model: MakeModel, tmp_path: Path) -> None:
+    """Turned upright, and white where transparent."""
+    stored = np.random.default_rng(0).integers(0, 256, (6, 6, 2), dtype=np.uint8)
+    picture, exif = PILImage.fromarray(stored, "LA"), PILImage.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    (tmp_path / "0").mkdir()
+    picture.save(tmp_path / "0" / "a.png", exif=exif)
+    file = tmp_path / "0" / "a.png"
+    opacity = stored[..., 1] / 255
+    seen = (stored[..., 0] * opacity + 255 * (1 - opacity))[::-1, ::-1]
+    with PILImage.open(file) as opened:
+        for data in (tmp_path, file, ([file], [0]), ([opened], [0]), Pictures([opened])):
+            (pixels,) = training_examples(make_model(), data).__getitems__([0]).pixels
+            np.testing.assert_allclose(255 * pixels[0].numpy(), seen, rtol=0, atol=0.51)

@@ -1,12 +1,14 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as PILImage
 from safetensors.numpy import save_file
 
-from robustify.data import open_samples
-from robustify.data.sources import class_indices
+from robustify.data import Sample, open_samples
+from robustify.data.sources import check_samples, class_indices
 from robustify.errors import InputError
 
 LABELS = ("T-shirt", "ankle boot", "bag")
@@ -95,10 +97,79 @@ def test_broken_missing_and_empty_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no file or folder '.*missing'"):
         open_samples(tmp_path / "missing", LABELS)
     (tmp_path / "notes.txt").write_text("none")
-    with pytest.raises(InputError, match=r"expected a folder of images or a \.npz or \.safetensors file; got"):
+    with pytest.raises(InputError, match=r"expected images, a folder of them or a \.npz or \.safetensors file; got"):
         open_samples(tmp_path / "notes.txt", LABELS)
 
 
 def test_the_folder_that_does_not_fit_is_named_not_its_neighbour() -> None:
     with pytest.raises(InputError, match="the folder 'cats' is not a class"):
         class_indices(["7", "cats"], [str(name) for name in ("shirt", "bag", *range(100, 108))])
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "PHOTO.JPEG", "scan.tif"])
+def test_one_picture_is_a_data_set(tmp_path: Path, name: str) -> None:
+    save(tmp_path / name)
+    assert open_samples(tmp_path / name, LABELS) == [Sample(name, tmp_path / name, None)]
+
+
+def test_hidden_files_and_folders_are_no_data(tmp_path: Path) -> None:
+    hidden = ("._a.png", ".DS_Store.png", ".ipynb_checkpoints/a.png", "bag/._b.png", "bag/.ipynb_checkpoints/b.png")
+    data = tmp_path / ".cache" / "photos"  # what is above the folder that is asked for does not matter
+    for name in ("bag/b.png", *hidden):
+        save(data / name)
+    assert [s.id for s in open_samples(data, LABELS)] == ["bag/b.png"]
+    (data / "bag" / "b.png").unlink()
+    with pytest.raises(InputError, match=r"expected images in .*; found none that are not hidden"):
+        open_samples(data, LABELS)
+
+
+def test_unknown_folders_may_be_put_together_where_no_truth_is_needed(tmp_path: Path) -> None:
+    save(tmp_path / "holiday" / "a.png")
+    with pytest.raises(InputError, match=r"(?s)'holiday' is not a class.*the truth is unknown"):
+        open_samples(tmp_path, LABELS)
+    assert [(s.id, s.label) for s in open_samples(tmp_path / "holiday", LABELS)] == [("a.png", None)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    strange = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    try:
+        os.rename(tmp_path / "a.png", strange)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    for data in (tmp_path, Path(strange)):
+        with pytest.raises(InputError, match=r"the name 'caf\\udce9\.png' .* UTF-8.*\n.*[Rr]ename"):
+            open_samples(data, LABELS)
+
+
+IMAGES = [np.zeros((4, 4), np.uint8)] * 3
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (np.stack(IMAGES), r"expected a list of samples, .*; got ndarray\.\n.*Sample\("),
+        (torch.zeros(3, 1, 4, 4), r"expected a list of samples, .*; got Tensor\.\n.*Sample\("),
+        (torch.zeros(0), "expected a list of samples, .*; got Tensor"),
+        ((sample for sample in [Sample("a", IMAGES[0], None)]), "expected a list of samples, .*; got generator"),
+        ("photos", r"expected a list of samples, .*; got the path 'photos'\.\n.*open_samples"),
+        (Path("photos"), "expected a list of samples, .*; got the path 'photos'"),
+        (IMAGES, "expected a list of samples, .*; got a list with a ndarray at 0"),
+        ([Sample("a", IMAGES[0], None), "b.png"], "got a list with a str at 1"),
+        ([], "expected at least one image; got none"),
+        (
+            [Sample(name, IMAGES[0], None) for name in ("a", "b", "c", "b", "a")],
+            r"5 samples have 3 names; 'b' is that of 1 and 3\.\n.*name of its own",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_list_of_samples_is_refused(samples: object, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_samples(samples)
+
+
+def test_lists_of_samples_pass() -> None:
+    check_samples([Sample("a", IMAGES[0], None), Sample("b", IMAGES[0], 1)])
+    check_samples((Sample("a", IMAGES[0], None),))

@@ -1,6 +1,8 @@
 """`tune` takes raw data and names: the same run as with examples and a recipe."""
 
+import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from robustify.data import Examples
 from robustify.errors import InputError, UnknownPluginError
 from robustify.finetune import Recipe, find_recipe, tune
 from robustify.finetune.objectives import Gaussian, Objective
+from robustify.finetune.train.progress import progress
 from tests.finetune.train.toys import RECIPE, same
 from tests.toys import MakeModel, Stripes
 
@@ -41,10 +44,36 @@ def test_an_objective_or_its_name_becomes_a_recipe_for_the_model(
     else:
         tune(model, stripes, how, out=tmp_path / "run", quiet=True)
     config = json.loads((tmp_path / "run" / "tune.json").read_text())
+    assert config["pictures"] == {"orientation": "exif", "transparency": "white", "gray": False}
     expected = find_recipe(how or "ft-cadis", model, 44).described()
     assert {key: config[key] for key in expected if key != "micro_batch"} == {
         key: value for key, value in expected.items() if key != "micro_batch"
     }
+
+
+@pytest.mark.parametrize(("how", "said"), [("full", "full fine-tuning"), ("head", "head fine-tuning; in full: 5")])
+def test_what_is_adapted_is_printed_stored_and_shown(
+    how: str,
+    said: str,
+    make_model: MakeModel,
+    stripes: Stripes,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tune(make_model(), stripes, replace(RECIPE, adapt=how, epochs=1, warmup=0.0), out=tmp_path / "run")
+    assert said.split(";", maxsplit=1)[0] in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "tune.json").read_text())["adapts"] == said
+    assert f"sigma = 0.25: {said}\n" in progress(tmp_path / "run")
+
+
+def test_an_unknown_keyword_gets_the_nearest(make_model: MakeModel, stripes: Stripes) -> None:
+    with pytest.raises(TypeError, match=r"tune\(\) got .* 'validaton'; did you mean 'validation'"):
+        tune(make_model(), stripes, validaton=stripes)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'epochs'; it is a field of Recipe: give a recipe as how="):
+        tune(make_model(), stripes, epochs=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'zzz'; there are model, data, how, out, validation"):
+        tune(make_model(), stripes, zzz=3)  # type: ignore[call-arg]
+    assert next(iter(inspect.signature(tune).parameters)) == "model"
 
 
 def test_a_run_without_a_folder_is_named_after_the_model(

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from robustify import Settings, SmoothedClassifier
+from robustify import Settings, SmoothedClassifier, bars
 from robustify.certificates.family import Bound, Look, Tally
 from robustify.certificates.queries import ESTIMATION, SELECTION
 from robustify.certificates.radii import gaussian_radius, runner_up_bounds
@@ -193,18 +193,42 @@ def test_unusable_images_are_named_and_the_rest_certified(
 def test_what_is_no_sample_is_refused(tmp_path: Path) -> None:
     """In a process whose types nobody checks, as users have it."""
     code = (
-        "import torch; from robustify import *\n"
+        "import json, torch; from robustify import *; from robustify.data import Sample\n"
+        "from robustify.runs.estimate import estimate\n"
         "model = robustify(torch.nn.Flatten().eval(), preprocessing=Preprocessing((0.5,), (0.5,), (1, 2)))\n"
-        "certify_dataset(model, 'photos', 'run')"
+        "image = torch.zeros(1, 1, 2)\n"
+        "given = ['photos', torch.zeros(3, 1, 1, 2), torch.zeros(3, 1, 1, 2).numpy(), [image], []]\n"
+        "calls = [lambda samples=samples: certify_dataset(model, samples, 'run') for samples in given]\n"
+        "calls += [lambda samples=samples: estimate(model, samples, Settings()) for samples in given]\n"
+        "calls += [lambda: Sample(7, image, None)]\n"
+        "for call in calls:\n"
+        "    try: call()\n"
+        "    except Exception as error: print(json.dumps([type(error).__name__, str(error)]))\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "expected samples, which name their images; got str.\n  robustify.data.open_samples" in ran.stderr
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert {kind for kind, _ in found} == {"InputError"}
+    got = [text.splitlines()[0].rpartition("; got ")[2] for _, text in found]
+    kinds = ["the path 'photos'.", "Tensor.", "ndarray.", "a list with a Tensor at 0.", "none"]
+    assert got == [*kinds, *kinds, "7"]
     assert not (tmp_path / "run").exists()
 
 
+def test_two_samples_of_one_name_are_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    """Only one row of a name is kept."""
+    with pytest.raises(InputError, match=r"13 samples have 12 names; '03\.png' is that of 3 and 12"):
+        certify_dataset(model, [*samples, replace(samples[5], id="03.png")], out, Settings(n=N))
+    assert not out.exists()
+
+
 def test_a_finished_run_shows_the_draws_that_it_took(
-    model: SmoothedClassifier, samples: list[Sample], out: Path, capfd: pytest.CaptureFixture[str]
+    model: SmoothedClassifier,
+    samples: list[Sample],
+    out: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(bars, "hidden", lambda: False)
     run = certify_dataset(model, samples, out, Settings(radius=0.1, n_max=500, seed=3))
     drawn = sum(row.draws for row in run.rows)
     assert drawn < 600 * len(samples)

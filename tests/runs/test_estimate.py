@@ -1,15 +1,20 @@
 """What a run would cost, and that nothing is spent on knowing it."""
 
+import ast
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import robustify
 from robustify import Settings, SmoothedClassifier, certify_dataset
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.runs.estimate import estimate
+from robustify.runs.memory import PeakMemory
 from robustify.runs.rows import RowStore
 
 SETTINGS = Settings(n=40, n0=10, batch=20, alpha=0.06)
@@ -77,3 +82,26 @@ def test_the_size_on_disk_is_about_that_of_the_rows(
         store.add(row)
     sizes = [file.stat().st_size for file in (out / "rows").iterdir()]
     assert 0.7 < told / (sum(sizes) / len(sizes)) < 1.4
+
+
+def test_the_peak_of_memory_counts_what_is_gone_again() -> None:
+    with PeakMemory(torch.device("cpu")) as used:
+        before = used.bytes
+        block = torch.ones(2**27)  # half a GiB
+        time.sleep(0.1)
+        del block
+    assert 0.4 * 2**30 < used.bytes - before < 0.9 * 2**30
+    assert before > 2**25  # Python and torch
+
+
+def test_the_package_imports_nothing_that_windows_lacks() -> None:
+    lacking = {"resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "posix", "syslog"}
+    for file in Path(robustify.__file__).parent.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        imported = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+        imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not imported & lacking, file
+        # `rename` replaces a file on POSIX and fails on Windows; `replace` is the same everywhere
+        moves = [n.func.attr for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+        assert "rename" not in moves, file
+        assert "read_text()" not in file.read_text(encoding="utf-8"), f"{file}: name the encoding"

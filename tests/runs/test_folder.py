@@ -16,7 +16,8 @@ from robustify.contract import InputContract, Numerics
 from robustify.data import Sample
 from robustify.errors import RunError
 from robustify.folders import write_once, write_whole
-from robustify.report.html import Chapter, write_report
+from robustify.report.html import write_report
+from robustify.report.numbers import Chapter
 from robustify.report.pictures import picture
 from robustify.runs import version1
 from robustify.runs.folder import read_run
@@ -96,7 +97,7 @@ def test_a_run_of_version_1_is_shown_and_verified(old: Path, tmp_path: Path) -> 
     plan = {**run.config["plan"], "slack": 0.0}
     assert verify_run(replace(run, config={**run.config, "plan": plan}))[0].field == "slack"
     write_report(tmp_path / "report.html", [Chapter("old", run)], title="old")
-    assert "<dt>plan.sigma</dt><dd>0.25</dd>" in (tmp_path / "report.html").read_text()
+    assert "<td>plan.sigma</td><td>0.25</td>" in (tmp_path / "report.html").read_text()
 
 
 def test_rows_of_version_1_are_never_drawn_again(old: Path, model: SmoothedClassifier, samples: list[Sample]) -> None:

@@ -17,7 +17,8 @@ from robustify.certificates.question import Question
 from robustify.certificates.radii import gaussian_radius
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
-from robustify.report.html import Chapter, meaning, write_report
+from robustify.report.html import meaning, write_report
+from robustify.report.numbers import Chapter
 from robustify.report.pictures import picture
 from robustify.runs.estimate import estimate
 from robustify.runs.folder import Run, read_run
@@ -86,7 +87,7 @@ def test_status_estimate_and_report_tell_of_both_levels(
     chapter = Chapter("two levels", run, pictures=[picture(both, samples[0], run.rows[0], run)])
     write_report(tmp_path / "report.html", [chapter], title="t")
     html = (tmp_path / "report.html").read_text()
-    assert "<dt>family</dt><dd>two-levels</dd>" in html
+    assert "<td>family</td><td>two-levels</td>" in html
     assert "noise σ = 0.1" in html
 
 

@@ -6,11 +6,13 @@ from torch import Tensor
 
 from robustify.certificates.queries import PREDICTION, Ask, PredictQuery
 from robustify.errors import InputError
+from robustify.smoothing.bases import Base, Channel
 from robustify.smoothing.checks import Checks
 from robustify.smoothing.checks.fixed_function import Margin
 from robustify.smoothing.checks.noise_law import NoiseCheck
-from robustify.smoothing.engine import Base, Channel, Engine, Job
+from robustify.smoothing.engine import Engine
 from robustify.smoothing.noise import NoiseAddress, NoiseStream, noise_law
+from robustify.smoothing.rounds import Job
 from robustify.types import Levels, Logits, Pixels
 
 SHAPE = (1, 2, 2)

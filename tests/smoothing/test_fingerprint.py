@@ -1,8 +1,12 @@
 """Modules that compute other functions have other fingerprints, and the same module always the same."""
 
+import importlib
+import linecache
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,11 +37,6 @@ class Scaled(nn.Module):
         return logits
 
 
-class Halved(Scaled):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) / 2
-
-
 def fingerprint(network: nn.Module) -> str:
     return classifier_fingerprint(ImageClassifier(network.eval(), PLAIN))
 
@@ -59,15 +58,32 @@ def double(x: Tensor) -> Tensor:
         ({"act": lambda x: x}, {"act": double}),
         ({"act": None}, {"act": double}),
     ],
-    ids=str,
+    ids=["number", "kind", "word", "tuple", "mapping", "deep", "function", "lambda", "missing"],
 )
 def test_a_plain_attribute_makes_another_fingerprint(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert fingerprint(Scaled(**one)) == fingerprint(Scaled(**one))
     assert fingerprint(Scaled(**one)) != fingerprint(Scaled(**other))
 
 
-def test_code_makes_another_fingerprint() -> None:
-    assert fingerprint(Halved()) != fingerprint(Scaled())
+def test_code_makes_another_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same class of the same module, in which one number was edited between two runs."""
+    source = (
+        "from torch import nn\n\n\nclass Net(nn.Flatten):\n    def forward(self, x):\n"
+        "        return FACTOR * super().forward(x)[:, :3]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for factor in ("1", "2", "1"):
+        file = tmp_path / "edited_network.py"
+        file.write_text(source.replace("FACTOR", factor))
+        linecache.checkcache()
+        sys.modules.pop("edited_network", None)
+        importlib.invalidate_caches()
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        found.append(fingerprint(importlib.import_module("edited_network").Net()))
+    sys.modules.pop("edited_network")
+    assert found[0] != found[1]
+    assert found[0] == found[2]
 
 
 @pytest.mark.parametrize("change", [("global_pool", "avg"), ("num_prefix_tokens", 0)])

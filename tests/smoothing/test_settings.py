@@ -51,6 +51,6 @@ def test_a_batch_for_few_draws_has_room_for_all_of_them_beside_the_probes() -> N
     for draws in range(1, 400):
         batch = Settings(n=100_000, batch=10**6).batch_for(draws)
         assert batch - probes_in_first(batch) >= draws
-        assert batch - draws <= max(1, min(8, batch // 4))
+        assert batch - draws == min(8, -(-draws // 31))
     assert Settings(batch=64).batch_for(1_000) == 64
-    assert [probes_in_first(batch) for batch in (1, 2, 7, 8, 31, 32, 1_000)] == [0, 1, 1, 2, 7, 8, 8]
+    assert [probes_in_first(batch) for batch in (1, 2, 31, 32, 64, 300, 1_000)] == [0, 1, 1, 1, 2, 8, 8]

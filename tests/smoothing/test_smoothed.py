@@ -9,10 +9,9 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from robustify import Identity, ImageClassifier, Preprocessing, Settings, SmoothedClassifier, robustify
+from robustify import Identity, ImageClassifier, Preprocessing, Settings, SmoothedClassifier, bars, robustify
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError, ModelError
-from robustify.smoothing import smoothed
 from robustify.smoothing.fingerprint import classifier_fingerprint
 from robustify.smoothing.noise import FloatNoise, GridNoise
 from robustify.smoothing.settings import Sampling
@@ -147,10 +146,10 @@ def test_sigma_must_be_positive(sigma: float) -> None:
         ({"n": 10}, "Use n >= 11"),
         ({"n0": 0}, "n0"),
         ({"batch": 0}, "batch"),
-        ({"seed": -1}, "seed from 0"),
+        ({"seed": -1}, "seed to be a whole number from 0 to 340282366920938463463374607431768211455"),
         ({"n": 100, "radius": 0.1}, "not both"),
-        ({"radius": 0.0}, "radii to decide, positive and increasing"),
-        ({"radius": [0.1, -1.0]}, "radii to decide, positive and increasing"),
+        ({"radius": 0.0}, "one or several numbers above 0"),
+        ({"radius": [0.1, -1.0]}, "one or several numbers above 0"),
         ({"radius": 5.0}, "can never certify radius 5 at sigma = 0.5"),
         ({"soundness": "loud"}, "'grid' or 'float'"),
     ],
@@ -204,10 +203,14 @@ def test_a_bar_appears_where_nobody_else_shows_progress(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = smooth(HalfSpace(0.3))
-    monkeypatch.setattr(smoothed, "BAR_AFTER", 3600.0)
+    monkeypatch.setattr(bars, "AFTER", 0.0)
+    model.certify(IMAGE, n=500)
+    assert capfd.readouterr().err == ""  # no terminal
+    monkeypatch.setattr(bars, "hidden", lambda: False)
+    monkeypatch.setattr(bars, "AFTER", 3600.0)
     model.certify(IMAGE, n=500)
     assert capfd.readouterr().err == ""  # answers that are there at once need none
-    monkeypatch.setattr(smoothed, "BAR_AFTER", 0.0)
+    monkeypatch.setattr(bars, "AFTER", 0.0)
     model.certify(torch.stack([IMAGE, IMAGE]), n=500, n0=100)
     assert re.search(r"certify: .*/1.20k ", capfd.readouterr().err)
     model.predict(IMAGE, n=500)
@@ -364,11 +367,11 @@ def test_another_layer_setting_is_another_classifier() -> None:
 
 
 def scaled(add: Any, factor: float) -> Any:  # noqa: ANN401
-    return lambda self, image, noise: add(self, image, (factor * noise).astype(noise.dtype))
+    return lambda self, image, noise, out: add(self, image, (factor * noise).astype(noise.dtype), out)
 
 
 def repeated(add: Any) -> Any:  # noqa: ANN401
-    return lambda self, image, noise: add(self, image, np.broadcast_to(noise[:1], noise.shape))
+    return lambda self, image, noise, out: add(self, image, np.broadcast_to(noise[:1], noise.shape), out)
 
 
 @pytest.mark.parametrize("fault", [lambda add: scaled(add, 0.8), lambda add: scaled(add, 1.2), repeated])

@@ -65,11 +65,21 @@ class Adaptation:
     trainable: int
     total: int
 
-    def __str__(self) -> str:
+    @property
+    def line(self) -> str:
+        """What learns, in one line: "LoRA of rank 4, alpha 4, on 12 × blocks.*.attn.qkv; in full: head"."""
+        on = f", on {', '.join(self._counted())}" if self.adapted else ""
+        return f"{self.how}{on}" + (f"; in full: {', '.join(self.head)}" if self.head else "")
+
+    def _counted(self) -> list[str]:
+        """Names of adapted modules, those together that differ in a number."""
         counted = Counter(re.sub(r"\d+", "*", name) for name in self.adapted)
+        return [f"{count} × {name}" for name, count in counted.items()]
+
+    def __str__(self) -> str:
         lines = [
             self.how,
-            *(f"  adapted: {count} × {name}" for name, count in counted.items()),
+            *(f"  adapted: {counted}" for counted in self._counted()),
             *(f"  in full: {name}" for name in self.head),
             f"  trainable: {self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})",
         ]

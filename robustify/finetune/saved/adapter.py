@@ -57,12 +57,12 @@ def _replace(folder: Path, beside: Path) -> None:
     """Moves `beside / "new"` to `folder`; where that fails, what was there before stays."""
     old = beside / "old"
     if folder.exists():
-        folder.rename(old)
+        folder.replace(old)
     try:
-        (beside / "new").rename(folder)
+        (beside / "new").replace(folder)
     except OSError:
         if old.exists():
-            old.rename(folder)
+            old.replace(folder)
         raise
 
 

@@ -9,8 +9,8 @@ from typing import final
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from robustify.bars import bar
 from robustify.data.examples import Examples
 from robustify.errors import InputError
 from robustify.finetune.seeds import normal
@@ -57,9 +57,7 @@ class DenoisedCopies:
         """Denoises the copies that are missing, by the noise of `seed`, about `batch` at a time."""
         missing = np.flatnonzero(self._done == 0).tolist()
         each = max(1, batch // self.copies)
-        with tqdm(
-            total=self._rows, initial=self._rows - len(missing), desc="denoise", unit="image", disable=quiet
-        ) as bar:
+        with bar("denoise", self._rows, "image", done=self._rows - len(missing), hide=quiet) as shown:
             for first in range(0, len(missing), each):
                 rows = missing[first : first + each]
                 clean = examples.__getitems__(rows).pixels.to(model.classifier.device)
@@ -69,7 +67,7 @@ class DenoisedCopies:
                 with disk(self._folder, "Copies written before"):
                     self._pixels[rows] = pixels.transpose(0, 1).half().cpu().numpy()
                     self._done[rows] = 1
-                bar.update(len(rows))
+                shown.update(len(rows))
 
     def read(self, rows: Sequence[int], copies: Sequence[int]) -> Tensor:
         """The copies of these numbers of each row, float32 of shape (copies, rows, channels, height, width)."""

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from torch import nn
 from tqdm import tqdm
 
+from robustify.bars import bar
 from robustify.data.examples import Minibatch
 from robustify.errors import RunError
 from robustify.finetune.adapt.lora import train_mode
@@ -94,10 +95,10 @@ class Loop:
 
     def _train(self) -> None:
         train_mode(self._network)
-        with tqdm(total=self._batches.steps, initial=self.step, desc="tune", unit="step", disable=self._quiet) as bar:
+        with bar("tune", self._batches.steps, "step", done=self.step, hide=self._quiet) as shown:
             for minibatch in self._batches.load(self.step):
-                bar.set_postfix(self._one_step(minibatch), refresh=False)
-                bar.update()
+                shown.set_postfix(self._one_step(minibatch), refresh=False)
+                shown.update()
                 if self.step % self._batches.per_epoch == 0:
                     self._validate()
                 if self._checkpoints.is_due():

@@ -21,8 +21,9 @@ def progress(folder: Path) -> str:
     found = read_progress(folder)
     steps = config["epochs"] * math.ceil(config["images"] / config["batch"])
     done = 0 if found is None else found["step"]
+    what = f"{config['classifier']} with {config['objective']['name']} at sigma = {config['sigma']:g}"
     lines = [
-        f"training of {config['classifier']} with {config['objective']['name']} at sigma = {config['sigma']:g}",
+        f"training of {what}: {config['adapts']}",
         f"{done:,} of {steps:,} steps, {'done' if is_done(folder) else 'not done: the same command continues'}",
     ]
     return "\n".join(lines if found is None else [*lines, *_measured(found)])

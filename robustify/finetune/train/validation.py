@@ -6,8 +6,8 @@ from typing import cast, final
 import torch
 from accelerate.utils import reduce
 from torch import Tensor
-from tqdm import tqdm
 
+from robustify.bars import bar
 from robustify.data.examples import Examples
 from robustify.errors import InputError
 from robustify.finetune.objectives.attacks import frozen
@@ -60,11 +60,11 @@ class Validation:
         sums = torch.zeros(2, device=model.classifier.device)
         with (
             frozen(model),
-            tqdm(total=len(rows), desc="validation", unit="image", leave=False, disable=self.quiet) as bar,
+            bar("validation", len(rows), "image", hide=self.quiet, leave=False) as shown,
         ):
             for first in range(0, len(rows), each):
                 sums += self._sums(model, rows[first : first + each])
-                bar.update(min(each, len(rows) - first))
+                shown.update(min(each, len(rows) - first))
         if self.processes > 1:
             sums = reduce(sums, reduction="sum")
         noisy, all_draws = (sums / len(self.examples)).tolist()

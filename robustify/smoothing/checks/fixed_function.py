@@ -9,8 +9,8 @@ rounding alone.
 precision than float32, two more batches show the probes at other places: at the end, in reverse order, after bright
 extremes of all noise levels; and at the beginning, before gray.
 
-**During a run** probes sit among the draws, whose batches they share: eight in the first batch, then one in every 32
-places. So what goes wrong with the draws of a batch shows in the probe beside them, also where a network changes, by a
+**During a run** probes sit among the draws, whose batches they share: one in 32 places of the first batch, later one in
+64. So what goes wrong with the draws of a batch shows in the probe beside them, also where a network changes, by a
 setting, by the clock or by a coin, long after the first check. No answer is given before the probes were shown in or
 after its last batch, and before they were compared three times in all; where too few batches did it, they are shown
 alone, among the mates named above.
@@ -123,10 +123,6 @@ class FixedFunction:
     def _elsewhere(self) -> tuple[Callable[[], Logits], ...]:
         """Passes that show all probes among other mates."""
         return self._probes.among_extremes, self._probes.before_gray
-
-    def begin(self) -> None:
-        """Begins a run: its first batch holds as many probes as a quarter of it has room for."""
-        self._first = True
 
     @property
     def probes_due(self) -> int:

@@ -42,13 +42,21 @@ class Checks:
             ModelError: With what was found.
         """
         for answer in answered:
-            # Noise that repeats explains votes that agree, so it is verified first.
-            if (sampled := sum(check.sampled for check in self.noise)) > self._due or self.votes.refused:
-                self._verify_noise()
-                self._due = 2 * sampled
-            self.votes.verify()
+            self.verify()
             yield answer
         self._verify_noise()
+
+    def verify(self) -> None:
+        """Verifies all evidence so far; of the noise, where there is twice as much as the last time.
+
+        Raises:
+            ModelError: With what was found.
+        """
+        # Noise that repeats explains votes that agree, so it is verified first.
+        if (sampled := sum(check.sampled for check in self.noise)) > self._due or self.votes.refused:
+            self._verify_noise()
+            self._due = 2 * sampled
+        self.votes.verify()
 
     def _verify_noise(self) -> None:
         for check in self.noise:

@@ -94,6 +94,12 @@ def test_summary_lists_modules_and_counts(make: Make) -> None:
     )
 
 
+def test_one_line_says_what_is_adapted(make: Make) -> None:
+    assert adapt(make("timm ViT")).line == "LoRA of rank 4, alpha 4, on 6 × blocks.*.attn.qkv; in full: head"
+    assert adapt(make("timm ViT"), "full").line == "full fine-tuning"
+    assert adapt(make("timm ViT"), "head").line == "head fine-tuning; in full: head"
+
+
 def test_adapting_twice_is_refused(make: Make) -> None:
     classifier = make("timm ViT")
     adapt(classifier)

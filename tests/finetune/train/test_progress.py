@@ -25,7 +25,7 @@ def test_progress_is_that_of_the_last_checkpoint(make_model: MakeModel, stripes:
     interrupted(model, examples, RECIPE, tmp_path / "run", 9, validation=other)
     assert is_training_run(tmp_path / "run")
     lines = progress(tmp_path / "run").splitlines()
-    assert lines[0].endswith("with Gaussian at sigma = 0.25")
+    assert lines[0].endswith("with Gaussian at sigma = 0.25: full fine-tuning")
     assert lines[1] == "6 of 12 steps, not done: the same command continues"
     assert lines[4].startswith("validation, after epoch 1: noisy accuracy ")
     result = tune(model, examples, RECIPE, out=tmp_path / "run", validation=other, quiet=True)

@@ -78,8 +78,13 @@ class TestInjectedFaults:
             certify(broken(layer.forward, where))
 
     def test_noise_that_is_expanded_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        take = NoiseStream.take
-        monkeypatch.setattr(NoiseStream, "take", lambda self, n: take(self, n)[:1].expand(n, *SHAPE))
+        fill = NoiseStream.fill
+
+        def expanded(stream: NoiseStream, out: Tensor) -> None:
+            fill(stream, out)
+            out.copy_(out[:1].clone().expand_as(out))
+
+        monkeypatch.setattr(NoiseStream, "fill", expanded)
         with pytest.raises(ModelError, match=r"was not fed independent(?s:.*)draws that repeat"):
             certify(build()[0])
 

@@ -1,0 +1,53 @@
+"""Is a lower precision faster here? Measured before a run, on a few images."""
+
+import time
+
+import torch
+
+from robustify.smoothing.pipeline import Pipeline
+
+IMAGES = 4
+"""The most images that are timed together: a network of a gigabyte takes seconds for each."""
+
+MATTERS = 0.05
+"""Seconds per batch below which nothing is said: small networks are soon done, whatever their precision."""
+
+SLOWER = 1.2
+"""Ratio of times above which a lower precision is called slower."""
+
+
+def slower_precision(pipeline: Pipeline, sigma: float, batch: int) -> str | None:
+    """What to say where the pipeline's precision makes it slower than float32 would: the two speeds; None otherwise.
+
+    Processors without instructions for bfloat16 or float16 emulate them. GPUs have them, and compiled networks are not
+    timed, as each would have to be compiled twice.
+
+    Arguments:
+        pipeline: The base function; left as it is.
+        sigma: Standard deviation of the noise, in [0, 1] pixels.
+        batch: Images per forward pass of the run; at most `IMAGES` of them are timed.
+    """
+    p = pipeline
+    if p.precision == "float32" or p.compiled or p.device.type != "cpu":
+        return None
+    images = min(batch, IMAGES)
+    if (lower := seconds(p, sigma, images)) < MATTERS:
+        return None
+    full = seconds(Pipeline(p.classifier, p.denoiser), sigma, images)
+    if lower < SLOWER * full:
+        return None
+    return (
+        f"{p.precision} is {lower / full:.1f} times slower than float32 on this processor: {images / lower:,.3g} "
+        f"against {images / full:,.3g} draws a second, measured on one batch of {images}.\n"
+        "  Use precision='float32' here."
+    )
+
+
+@torch.inference_mode()
+def seconds(pipeline: Pipeline, sigma: float, images: int) -> float:
+    """Time of one forward pass over so many gray images, after one that warms up."""
+    gray = torch.full((images, *pipeline.contract.shape), 0.5, device=pipeline.device)
+    pipeline(gray, sigma)
+    started = time.perf_counter()
+    pipeline(gray, sigma)
+    return time.perf_counter() - started
