@@ -3,7 +3,7 @@
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,14 @@ def data(tmp_path: Path) -> Path:
     arrays = load_file(HELD_OUT)
     np.savez(tmp_path / "data.npz", images=arrays["images"][:16].numpy(), labels=arrays["labels"][:16].numpy())
     return tmp_path / "data.npz"
+
+
+@pytest.fixture(autouse=True)
+def interrupts_arrive() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a process that a shell started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def sent_at_call(number: int, kind: type, method: str, sent: signal.Signals, patch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def test_the_file_fits_the_whole_open_clip_model_and_leaves_its_text_tower(
         torch.testing.assert_close(plain.base_model.model.encode_image(images), classifier.network.visual(images))
 
 
-@pytest.mark.parametrize("fails", ["save_file", "rename"])
+@pytest.mark.parametrize("fails", ["save_file", "replace"])
 def test_failed_write_leaves_the_older_adapter(
     fails: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,17 +66,17 @@ def test_failed_write_leaves_the_older_adapter(
     adapt(classifier)
     save_adapter(classifier, folder, base="first")
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    rename = Path.rename
+    replace = Path.replace
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    def rename_once(self: Path, target: Path) -> Path:
-        return full() if self.name == "new" else rename(self, target)  # type: ignore[return-value]
+    def replace_once(self: Path, target: Path) -> Path:
+        return full() if self.name == "new" else replace(self, target)  # type: ignore[return-value]
 
     with monkeypatch.context() as patch:
-        if fails == "rename":
-            patch.setattr(Path, "rename", rename_once)
+        if fails == "replace":
+            patch.setattr(Path, "replace", replace_once)
         else:
             patch.setattr("safetensors.torch.save_file", full)
         with pytest.raises(RunError, match="No space left"):

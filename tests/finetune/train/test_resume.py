@@ -12,7 +12,7 @@ from torch import Tensor
 from robustify import SmoothedClassifier
 from robustify.data import Examples
 from robustify.denoisers import Denoiser
-from robustify.errors import InputError, RunError
+from robustify.errors import InputError, ModelError, RunError
 from robustify.finetune import Recipe, load_tuned, tune
 from robustify.finetune.objectives import FTCADIS, EarlyLearning, Gaussian, SmoothMix
 from robustify.finetune.objectives.base import Batch, Objective, Outcome
@@ -104,7 +104,7 @@ def test_an_interrupted_cache_is_filled_where_it_was(
         return forward(self, noisy, sigma)
 
     monkeypatch.setattr(type(model.denoiser), "forward", dying)
-    with pytest.raises(StopError):
+    with pytest.raises(ModelError, match="StopError"):
         tune(model, Examples(model, *stripes), recipe, out=tmp_path / "run", quiet=True)
     calls[:] = [0] * 10
     tune(model, Examples(model, *stripes), recipe, out=tmp_path / "run", quiet=True)
