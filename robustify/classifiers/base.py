@@ -51,7 +51,9 @@ class ImageClassifier(nn.Module):
         self.name = name
         self.licence = licence
         self.eval()
+        self.memory_format = torch.contiguous_format
         classes = _count_classes(self)
+        self.memory_format = _fast_format(self)
         self.labels = tuple(map(str, range(classes)))
         if labels is not None:
             self.set_labels(labels)
@@ -75,7 +77,8 @@ class ImageClassifier(nn.Module):
         Raises:
             InputError: If the pixels are no floating-point numbers, or have other channels than the network.
         """
-        logits: Tensor = self.network(self.preprocessing.network_input(pixels).to(self.dtype))
+        network_input = self.preprocessing.network_input(pixels).to(self.dtype)
+        logits: Tensor = self.network(network_input.contiguous(memory_format=self.memory_format))
         return logits.float()
 
     @property
@@ -137,11 +140,9 @@ def _count_classes(classifier: ImageClassifier) -> int:
     Raises:
         ModelError: If the network fails, or returns no matrix of finite logits.
     """
-    p = classifier.preprocessing
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.rand(4, p.channels, *p.size, generator=generator).to(classifier.device)
+    probe = _uniform_noise(classifier)
     try:
-        network_output = classifier.network(p.network_input(probe).to(classifier.dtype))
+        network_output = classifier.network(classifier.preprocessing.network_input(probe).to(classifier.dtype))
     except Exception as error:  # networks are anybody's code
         hint = BATCH_HINT if isinstance(classifier.network, Exported) else ""
         raise ModelError(
@@ -162,3 +163,31 @@ def _count_classes(classifier: ImageClassifier) -> int:
     if not bool(network_output.isfinite().all()):
         raise ModelError(f"{classifier.name} returns logits that are not finite for images of uniform noise in [0, 1]")
     return int(network_output.shape[1])
+
+
+def _uniform_noise(classifier: ImageClassifier) -> Pixels:
+    """Four images, the same each time."""
+    p = classifier.preprocessing
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(4, p.channels, *p.size, generator=generator).to(classifier.device)
+
+
+@torch.no_grad()
+def _fast_format(classifier: ImageClassifier) -> torch.memory_format:
+    """Channels last for convolutions, which a CPU computes up to 1.6 times as fast so, where the network bears it.
+
+    Code that views its input by strides of its own raises, or answers something else: such a network gets its input as
+    it always did.
+    """
+    if not any(isinstance(module, nn.Conv2d) for module in classifier.network.modules()):
+        return torch.contiguous_format
+    probe = _uniform_noise(classifier)
+    network_input = classifier.preprocessing.network_input(probe).to(classifier.dtype)
+    expected: Tensor = classifier.network(network_input)
+    try:
+        logits: Tensor = classifier.network(network_input.contiguous(memory_format=torch.channels_last))
+    except Exception:  # networks are anybody's code
+        return torch.contiguous_format
+    rounding = 64 * max(torch.finfo(classifier.dtype).eps, 1e-6) * float(expected.abs().max())
+    alike = torch.allclose(logits, expected, rtol=0, atol=rounding)
+    return torch.channels_last if alike else torch.contiguous_format

@@ -394,3 +394,39 @@ class TestChannels:
     def test_more_than_8_bits_are_not_cut_at_255(self, mode: str, channels: int) -> None:
         with pytest.raises(InputError, match=f"8 bits per channel; got PIL mode '{mode}'.*\n.*0 to 255"):
             with_channels(PILImage.new(mode, (4, 3)), channels)
+
+
+class Viewing(nn.Module):
+    """A convolution whose output is viewed, as code that knows only contiguous memory does."""
+
+    def __init__(self, how: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.how = how
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4 * 36, 3)
+        self.seen: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.is_contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.head(self.how(self.conv(x)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("how", "channels_last"),
+    [
+        (lambda x: x.flatten(1), True),
+        (lambda x: x.view(len(x), -1), False),
+        (lambda x: x.as_strided((len(x), 144), (144, 1)), False),
+    ],
+    ids=["flatten", "view", "strides"],
+)
+def test_convolutions_get_channels_last_where_the_network_bears_it(
+    how: Callable[[Tensor], Tensor], channels_last: bool
+) -> None:
+    network = Viewing(how).eval()
+    classifier = ImageClassifier(network, Preprocessing((0.5,) * 3, (0.5,) * 3, (8, 8)))
+    pixels = torch.rand(5, 3, 8, 8)
+    logits = classifier(pixels)
+    assert network.seen[-1] == channels_last
+    torch.testing.assert_close(logits, network(classifier.preprocessing.network_input(pixels).contiguous()))
