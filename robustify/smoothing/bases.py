@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
-from robustify.smoothing.checks.fixed_function import FixedFunction, Margin
+from robustify.smoothing.checks.fixed_function import Margin
 from robustify.smoothing.checks.probes import Answer
+from robustify.smoothing.checks.watch import Watch
 from robustify.smoothing.noise import NoiseLaw
 
 
@@ -16,19 +17,19 @@ class Base:
     Arguments:
         function: One fixed function of each image: noisy pixels and their noise level to logits, shape (B, classes).
         margin: The lead that a logit needs over the second for its vote to count.
-        fixed: The check that it is one fixed function, whose probes join the draws; None where that needs no check.
+        watch: Watches, by probes among the draws of a run, that it is one fixed function; None where nobody needs to.
         mixes: Whether views of several levels share the function; it then takes a level for each image.
     """
 
     function: Answer
     margin: Margin
-    fixed: FixedFunction | None = None
+    watch: Watch | None = None
     mixes: bool = False
 
     @property
     def probes_due(self) -> int:
         """Number of places of the next batch that are not for draws."""
-        return 0 if self.fixed is None else self.fixed.probes_due
+        return 0 if self.watch is None else self.watch.probes_due
 
 
 @final

@@ -11,6 +11,7 @@ from robustify.smoothing.bases import Base, Channel
 from robustify.smoothing.checks.fixed_function import FixedFunction
 from robustify.smoothing.checks.probes import Probes
 from robustify.smoothing.checks.state import state
+from robustify.smoothing.checks.watch import Watch
 from robustify.smoothing.noise import noise_law
 from robustify.smoothing.numerics import rounding_of
 from robustify.smoothing.pipeline import PRECISIONS, Pipeline
@@ -46,14 +47,14 @@ class Channels:
         sigmas = tuple(dict.fromkeys(view.sigma for view in views))
         laws = [noise_law(soundness, view.sigma) for view in views]
         fixed = self._check(sigmas, batch)
-        base = Base(self._pipeline, fixed.margin, fixed, mixes=len(sigmas) > 1)
+        base = Base(self._pipeline, fixed.margin, Watch(fixed), mixes=len(sigmas) > 1)
         return [Channel(law, base) for law in laws]
 
     def _check(self, sigmas: tuple[float, ...], batch: int) -> FixedFunction:
         """Evidence that the pipeline is one fixed function; begun anew where the model or the batch changed."""
         p = self._pipeline
         key = (batch, sigmas, p.numerics, state(p.classifier, p.denoiser))
-        if self._checked is None or self._checked[0] != key:
+        if self._checked is None or self._checked[0] != key or self._checked[1].refused:
             if told := slower_precision(p, sigmas[0], batch):
                 warnings.warn(told, stacklevel=2)
             _LOG.info("checking that the model is one fixed function of each image …")

@@ -9,20 +9,34 @@ draws, nor on the number of images. While a network runs, the noise of the next 
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Generic, TypeAlias, final
+from typing import Generic, NamedTuple, TypeAlias, final
 
 import torch
 from torch import Tensor
 
 from robustify.smoothing.bases import Base, Channel
-from robustify.smoothing.checks.fixed_function import Margin, Shown
+from robustify.smoothing.checks.fixed_function import Margin
 from robustify.smoothing.checks.run import Checks
+from robustify.smoothing.checks.watch import Shown
 from robustify.smoothing.rounds import Begun, Job, Open, Q, Round
 from robustify.smoothing.settings import Progress
 from robustify.types import Levels, Logits, Pixels
 
 Keep: TypeAlias = Callable[[Mapping[str, Begun]], object]
 """Called with the draws so far of each image that is not decided yet, by name."""
+
+Shares: TypeAlias = list[tuple[Open, int]]
+"""Asks, and how many of their draws a batch holds, in its order."""
+
+
+class Parts(NamedTuple):
+    """A batch and its parts: draws, probes, draws."""
+
+    batch: Pixels
+    before: Tensor
+    probes: Tensor
+    after: Tensor
+
 
 KEEP_AFTER = 60.0
 """Seconds after which the draws of images that are not decided yet are worth keeping, and again each time."""
@@ -89,7 +103,7 @@ class Engine(Generic[Q]):
         places = self.batch - shares[0][0].channel.base.probes_due if shares else 1
         return sum(draws for _, draws in shares) == places
 
-    def _shares(self) -> list[tuple[Open, int]]:
+    def _shares(self) -> Shares:
         """Whose draws the next batch holds, oldest first: all of the base function for which most draws wait."""
         waiting = Counter[Base]()
         opened = [o for found in self._active for o in found.opened]
@@ -97,7 +111,7 @@ class Engine(Generic[Q]):
             waiting[o.channel.base] += o.waiting
         if (base := max(waiting, key=waiting.__getitem__, default=None)) is None:
             return []
-        shares = []
+        shares: Shares = []
         room = self.batch - base.probes_due
         for o in opened:
             if o.channel.base is base and (draws := min(room, o.waiting)):
@@ -106,47 +120,55 @@ class Engine(Generic[Q]):
         return shares
 
     @torch.inference_mode()
-    def _pass(self, shares: Sequence[tuple[Open, int]]) -> None:
+    def _pass(self, shares: Shares) -> None:
         """Feeds one batch, and counts its votes once its probes were compared."""
         base, counted = shares[0][0].channel.base, sum(draws for _, draws in shares)
-        probes = base.fixed.take() if base.fixed else None
-        fed = self._filled(shares, probes)
+        probes = base.watch.take() if base.watch else None
+        before, after = _around(shares, int((counted + 1) * probes.share) if probes else counted)
+        parts = self._filled(before, probes, after)
         for o, draws in self._shares():
             o.stream.ahead(draws)
-        self._watch(shares, fed[:counted])
-        logits = base.function(fed, self._levels(base, shares, probes))
-        if base.fixed and probes:
-            base.fixed.compare(logits[counted : counted + len(probes.images)])
-        winners = _winners(logits[:counted], base.margin)
+        for side, part in ((before, parts.before), (after, parts.after)):
+            self._watch(side, part)
+        logits = base.function(parts.batch, self._levels(base, before, probes, after))
+        drawn, seen, beyond = torch.split(logits[: counted + len(parts.probes)], [len(part) for part in parts[1:]])
+        if base.watch and probes:
+            base.watch.compare(probes, seen)
+        winners = _winners(torch.cat([drawn, beyond]), base.margin)
+        shares = [*before, *after]
         for (o, _), won in zip(shares, torch.split(winners, [draws for _, draws in shares]), strict=True):
             o.count(won)
         if self.progress is not None:
             self.progress(counted)
 
-    def _filled(self, shares: Sequence[tuple[Open, int]], probes: Shown | None) -> Pixels:
-        """A batch of draws, then probes, then gray."""
-        image = shares[0][0].stream.image
-        fed = torch.full((self.batch, *image.shape), 0.5, device=image.device)
-        end = 0
-        for o, draws in shares:
-            o.stream.fill(fed[end : end + draws])
-            o.waiting -= draws
-            end += draws
+    def _filled(self, before: Shares, probes: Shown | None, after: Shares) -> Parts:
+        """A batch of draws, probes, draws, then gray."""
+        image = (before or after)[0][0].stream.image
+        batch = torch.full((self.batch, *image.shape), 0.5, device=image.device, dtype=torch.float32)
+        lengths = [sum(n for _, n in before), len(probes.images) if probes else 0, sum(n for _, n in after)]
+        first, middle, last, _ = torch.split(batch, [*lengths, self.batch - sum(lengths)])
+        for side, part in ((before, first), (after, last)):
+            for (o, draws), place in zip(side, torch.split(part, [n for _, n in side] or [0]), strict=False):
+                o.stream.fill(place)
+                o.waiting -= draws
         if probes:
-            fed[end : end + len(probes.images)] = probes.images
-        return fed
+            middle.copy_(probes.images)
+        return Parts(batch, first, middle, last)
 
-    def _levels(self, base: Base, shares: Sequence[tuple[Open, int]], probes: Shown | None) -> Levels:
+    def _levels(self, base: Base, before: Shares, probes: Shown | None, after: Shares) -> Levels:
         """The noise level of the batch: one number, or one for each image where views of several levels share it."""
-        first = shares[0][0].channel.law.sigma
+        first = (before or after)[0][0].channel.law.sigma
         if not base.mixes:
             return first
-        levels = [o.channel.law.sigma for o, draws in shares for _ in range(draws)]
+        levels = [o.channel.law.sigma for o, draws in before for _ in range(draws)]
         levels += probes.levels if probes else []
+        levels += [o.channel.law.sigma for o, draws in after for _ in range(draws)]
         return torch.tensor([*levels, *[first] * (self.batch - len(levels))], dtype=torch.float64)
 
-    def _watch(self, shares: Sequence[tuple[Open, int]], noisy: Pixels) -> None:
+    def _watch(self, shares: Shares, noisy: Pixels) -> None:
         """Shows the checks what is fed, view by view."""
+        if not shares:
+            return
         parts = torch.split(noisy, [draws for _, draws in shares])
         for view in sorted({o.ask.view for o, _ in shares}):
             mine = [(part, o.stream.image) for part, (o, _) in zip(parts, shares, strict=True) if o.ask.view == view]
@@ -170,8 +192,8 @@ class Engine(Generic[Q]):
     def _vouch(self, found: Round[Q]) -> None:
         """Makes sure that the base functions of a job's draws are what they were."""
         for o in found.opened:
-            if o.channel.base.fixed:
-                o.channel.base.fixed.vouch()
+            if o.channel.base.watch:
+                o.channel.base.watch.vouch()
 
     def _keep(self) -> None:
         """Hands out the draws of undecided images, when it is time."""
@@ -182,6 +204,18 @@ class Engine(Generic[Q]):
         self.checks.verify()
         self.keep({found.job.sample: found.begun for found in self._active})
         self._kept = time.monotonic()
+
+
+def _around(shares: Shares, draws: int) -> tuple[Shares, Shares]:
+    """The shares of the first so many draws, and those of the others."""
+    before: Shares = []
+    after: Shares = []
+    for o, count in shares:
+        first = min(count, draws)
+        draws -= first
+        before += [(o, first)] if first else []
+        after += [(o, count - first)] if count > first else []
+    return before, after
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

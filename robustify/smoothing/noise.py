@@ -226,7 +226,7 @@ class NoiseStream:
 
     def take(self, draws: int) -> Pixels:
         """The next so many copies, at least one, float32 of shape (draws, C, H, W) on the image's device."""
-        out = torch.empty(draws, *self.image.shape, device=self.image.device)
+        out = torch.empty(draws, *self.image.shape, device=self.image.device, dtype=torch.float32)
         self.fill(out)
         return out
 

@@ -38,6 +38,8 @@ def _ending(run: Run, ending: Ending, key: str) -> Iterator[Problem]:
     if ending.digest != (found := ending.expected_digest(key)):
         yield Problem(ENDING, "digest", ending.digest, f"{found}, {_OF_CONTENT}")
     if not run.finished:  # images that could not be used before are being certified
+        if ending.rows > len(run.rows):
+            yield Problem(ENDING, "rows", ending.rows, f"{len(run.rows)}, as many as are left")
         return
     if ending.rows != len(run.rows):
         yield Problem(ENDING, "rows", ending.rows, f"{len(run.rows)}, as many as there are")

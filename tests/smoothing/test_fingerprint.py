@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -58,11 +57,51 @@ def double(x: Tensor) -> Tensor:
         ({"act": lambda x: x}, {"act": double}),
         ({"act": None}, {"act": double}),
     ],
-    ids=["number", "kind", "word", "tuple", "mapping", "deep", "function", "lambda", "missing"],
+    ids=[
+        "private",
+        "tensor",
+        "buffer",
+        "array",
+        "partial",
+        "closure",
+        "object",
+        "complex",
+        "hook",
+        "pre-hook",
+        "patched",
+        "patched-layer",
+        "list",
+    ],
 )
-def test_a_plain_attribute_makes_another_fingerprint(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert fingerprint(Scaled(**one)) == fingerprint(Scaled(**one))
-    assert fingerprint(Scaled(**one)) != fingerprint(Scaled(**other))
+def test_whatever_a_network_computes_by_counts(change: Callable[[nn.Module, float], object]) -> None:
+    def changed(value: float) -> str:
+        network = Scaled()
+        classifier = ImageClassifier(network.eval(), PLAIN)
+        change(network, value)
+        return classifier_fingerprint(classifier)
+
+    assert changed(0.5) == changed(0.5)
+    assert changed(0.5) != changed(0.25)
+
+
+def test_what_contains_itself_or_is_shared_makes_no_difference() -> None:
+    first, second = Scaled(), Scaled()
+    shared: list[object] = [1, 2]
+    for network, values in ((first, (shared, shared)), (second, ([1, 2], [1, 2]))):
+        network.one, network.other = values  # type: ignore[assignment]
+    assert fingerprint(first) == fingerprint(second)
+    shared.append(shared)
+    assert fingerprint(first) == fingerprint(first) != fingerprint(second)
+
+
+def test_an_activation_of_a_library_s_layer_counts() -> None:
+    def encoder(act: Callable[[Tensor], Tensor]) -> str:
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(16, 2, 16, activation=act, batch_first=True)
+        network = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (1, 16)), layer, nn.Flatten(), nn.Linear(16, 3))
+        return fingerprint(network)
+
+    assert encoder(F.silu) == encoder(F.silu) != encoder(torch.tanh)
 
 
 def test_code_makes_another_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

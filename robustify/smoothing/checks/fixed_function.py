@@ -9,11 +9,13 @@ rounding alone.
 precision than float32, two more batches show the probes at other places: at the end, in reverse order, after bright
 extremes of all noise levels; and at the beginning, before gray.
 
+The probes are noisy copies of two pictures, as draws are of one: what a network does to images that are alike shows.
+
 **During a run** probes sit among the draws, whose batches they share: one in 32 places of the first batch, later one in
-64. So what goes wrong with the draws of a batch shows in the probe beside them, also where a network changes, by a
-setting, by the clock or by a coin, long after the first check. No answer is given before the probes were shown in or
-after its last batch, and before they were compared three times in all; where too few batches did it, they are shown
-alone, among the mates named above.
+64, at another place each time. So what goes wrong with the draws of a batch shows in the probe beside them, also where
+a network changes, by a setting, by the clock or by a coin, long after the first check. No answer is given before the
+probes were shown in or after its last batch, and before they were compared three times in all; where too few batches
+did it, they are shown alone, among the mates named above.
 
 **The margin.** Rounding may still decide a vote where two classes are nearly level. So a vote counts only if its logit
 is ahead by more than a margin. A probe may differ by half of the margin: every function that differs from this one by
@@ -32,15 +34,15 @@ votes could not be repeated.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from robustify.errors import ModelError
 from robustify.smoothing.checks.probes import Probes, difference
-from robustify.smoothing.places import EVERY, PROBES, probes_in_first
-from robustify.types import Logits, Pixels
+from robustify.smoothing.places import PROBES
+from robustify.types import Logits
 
 LEAST = 2.0**-14
 """The smallest margin, as a share of the scale."""
@@ -50,9 +52,6 @@ _EXACT = 2.0**-23
 
 _ROUNDINGS = 4
 """The largest margin, in roundings of the networks' precision, where that is more."""
-
-_ENOUGH = 3
-"""Comparisons of the probes before any answer is given."""
 
 
 @final
@@ -73,24 +72,12 @@ class Margin:
         return self.share * logits.abs().amax(dim=1).clamp(min=self.scale)
 
 
-class Shown(NamedTuple):
-    """Probes on their way into a batch.
-
-    Arguments:
-        images: Shape (B, C, H, W).
-        levels: Noise level of each.
-    """
-
-    images: Pixels
-    levels: list[float]
-
-
 @final
 class FixedFunction:
     """The evidence that a base function is one fixed function, and the margin under which it is.
 
     Costs one forward pass, or three in lower precision than float32; more where a batch has no room for sixteen
-    images, 24 at most. Then the engine shows `probes_due` probes in each batch.
+    images, 24 at most. During a run a `Watch` shows the probes again.
 
     Arguments:
         probes: The base function, and the images that it is shown.
@@ -103,10 +90,11 @@ class FixedFunction:
 
     @torch.inference_mode()
     def __init__(self, probes: Probes, *, rounding: float, thorough: bool = False) -> None:
-        self._probes = probes
+        self.probes = probes
         self._most = max(LEAST, _ROUNDINGS * rounding) / 2
         self._expected, spread = probes.among_copies()
         self._scale = _scale(self._expected, probes.sigmas)
+        _check_sizes(self._expected)
         differences = [spread]
         if thorough or rounding > _EXACT:
             differences += [difference(self._expected, again()) for again in self._elsewhere]
@@ -114,65 +102,38 @@ class FixedFunction:
         if seen > self._most:
             self._refuse(seen, self._most)
         self.margin = Margin(max(LEAST, min(2 * self._most, _power_of_two(4 * seen))), self._scale)
-        self._compared, self._shown_alone = len(differences) - 1, 0
-        self._first, self._vouched = True, True
-        self._next = self._unseen = 0
-        self._turn = torch.arange(0)
+        self.compared, self.refused = len(differences) - 1, False
 
     @property
     def _elsewhere(self) -> tuple[Callable[[], Logits], ...]:
         """Passes that show all probes among other mates."""
-        return self._probes.among_extremes, self._probes.before_gray
-
-    @property
-    def probes_due(self) -> int:
-        """Number of places of the next batch that are for probes; 0 in batches of one image."""
-        batch = self._probes.batch
-        if self._first:
-            return probes_in_first(batch)
-        return int(batch > 1 and self._unseen + batch >= EVERY)
-
-    def take(self) -> Shown:
-        """The probes of the next batch, as many as `probes_due` said."""
-        due, p = self.probes_due, self._probes
-        self._turn = torch.arange(self._next, self._next + due) % PROBES
-        self._next, self._first = self._next + due, False
-        self._unseen = 0 if due else self._unseen + p.batch
-        return Shown(p.images[self._turn], p.levels[self._turn].tolist())
-
-    def compare(self, logits: Logits) -> None:
-        """Compares the logits of the probes just taken with those before the run.
-
-        Raises:
-            ModelError: If they differ by more than half of the margin.
-        """
-        if len(logits):
-            self._judge(self._expected[self._turn], logits)
-        else:
-            self._vouched = False
+        return self.probes.among_extremes, self.probes.before_gray
 
     @torch.inference_mode()
-    def vouch(self) -> None:
-        """Makes sure, before an answer is given, that probes were compared often enough and in or after its last batch.
+    def show_alone(self) -> None:
+        """Shows all probes in a batch without draws.
+
+        Raises:
+            ModelError: If their logits differ by more than half of the margin.
+        """
+        self.judge(range(PROBES), self._elsewhere[self.compared % len(self._elsewhere)]())
+
+    def judge(self, which: Sequence[int], logits: Logits) -> None:
+        """Compares the logits of some probes with those before the run.
 
         Raises:
             ModelError: If they differ by more than half of the margin.
         """
-        while not self._vouched or self._compared < _ENOUGH:
-            again = self._elsewhere[self._shown_alone % len(self._elsewhere)]
-            self._shown_alone += 1
-            self._judge(self._expected, again())
-
-    def _judge(self, expected: Logits, logits: Logits) -> None:
-        seen = difference(expected, logits) / self._scale
+        seen = difference(self._expected[list(which)], logits) / self._scale
         if seen > self.margin.share / 2:
             self._refuse(seen, self.margin.share / 2)
-        self._compared, self._vouched = self._compared + 1, True
+        self.compared += 1
 
     def _refuse(self, seen: float, allowed: float) -> None:
         """Raises, having seen whether the first batch, again, still gives what it gave."""
-        repeated = difference(self._expected, self._probes.among_copies()[0]) / self._scale
-        batch = self._probes.batch
+        self.refused = True
+        repeated = difference(self._expected, self.probes.among_copies()[0]) / self._scale
+        batch = self.probes.batch
         if repeated > allowed:
             found = f"two passes over the same {batch} noisy images differ by {repeated:.2g} of the largest logit"
             hint = (
@@ -201,6 +162,23 @@ def _scale(logits: Logits, sigmas: Sequence[float]) -> float:
             "  Look for weights that are not finite, or numbers too large for float16; bfloat16 or float32 has room."
         )
     return _power_of_two(float(logits[finite].abs().max())) or 1.0  # all logits may be 0
+
+
+def _check_sizes(logits: Logits) -> None:
+    """Refuses logits of which some are so large that rounding hides how the others differ, as masks are.
+
+    Raises:
+        ModelError: If the leads of all probes are within the smallest margin because of others that never lead.
+    """
+    sizes = logits.where(logits.isfinite(), 0.0).abs()
+    leads = logits.topk(2, dim=1).values
+    hidden = LEAST * sizes.amax(dim=1) >= leads[:, 0] - leads[:, 1]
+    if bool((hidden & (sizes.amax(dim=1) > 1_000 * leads.abs().amax(dim=1).clamp(min=1e-30))).all()):
+        raise ModelError(
+            f"no vote could count: the leading logits are about {float(leads.abs().max()):.2g}, others are "
+            f"{float(sizes.max()):.2g} in size, beside which their differences may be rounding.\n"
+            "  Where classes are masked by a large negative number, use one such as -100."
+        )
 
 
 def _power_of_two(value: float) -> float:

@@ -1,4 +1,4 @@
-"""Eight noisy images, the same each time, and the batches in which a base function is shown them."""
+"""Noisy copies of two pictures, the same each time, and the batches in which a base function is shown them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -61,7 +61,9 @@ class Probes:
         The mates are of all noise levels in turn.
         """
         generator = torch.Generator().manual_seed(PROBES)
-        mates = 4 - 8 * torch.rand(self.batch, *self.images.shape[1:], generator=generator).to(self.images.device)
+        mates = 4 - 8 * torch.rand(self.batch, *self.images.shape[1:], generator=generator, dtype=torch.float32).to(
+            self.images.device
+        )
         levels = torch.tensor([self.sigmas[i % len(self.sigmas)] for i in range(self.batch)], dtype=torch.float64)
         last = self.batch - 1
         return torch.cat(
@@ -110,8 +112,9 @@ def difference(one: Logits, other: Logits) -> float:
 
 
 def _noisy(index: int, shape: tuple[int, int, int], sigma: float) -> Tensor:
-    """A smooth image under noise, the same each time."""
-    generator = torch.Generator().manual_seed(index)
+    """A smooth picture under noise, the same each time; half of the probes share a picture."""
+    picture, noise = (torch.Generator().manual_seed(seed) for seed in (2 * index // PROBES, PROBES + index))
     channels, height, width = shape
-    smooth = F.interpolate(torch.rand(1, channels, 3, 3, generator=generator), (height, width), mode="bilinear")[0]
-    return smooth + sigma * torch.randn(shape, generator=generator)
+    parts = torch.rand(1, channels, 3, 3, generator=picture, dtype=torch.float32)
+    smooth = F.interpolate(parts, (height, width), mode="bilinear")[0]
+    return smooth + sigma * torch.randn(shape, generator=noise, dtype=torch.float32)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from statistics import NormalDist
 
 import pytest
@@ -15,6 +16,7 @@ from robustify.smoothing.checks.fixed_function import LEAST
 from robustify.smoothing.noise import NoiseStream
 from robustify.zoo import HELD_OUT
 from tests.smoothing.checks.faulty import (
+    ALIKE,
     DEPENDENT,
     IMAGE,
     RANDOM,
@@ -170,6 +172,61 @@ class TestInjectedFaults:
                 continue
             missed += 1
         assert missed <= 18  # 8 are expected, and 18 are exceeded once in 4,000 times
+
+    @pytest.mark.parametrize("batch", [8, 33, 64])
+    @pytest.mark.parametrize("fault", ALIKE.values(), ids=ALIKE)
+    def test_images_that_are_alike_must_not_answer_together(self, fault: Fault, batch: int) -> None:
+        """Draws are noisy copies of one picture, and so are probes."""
+        model, network, _ = build()
+        network.register_forward_hook(lambda module, inputs, logits: fault(logits))
+        with pytest.raises(ModelError, match="no fixed function"):
+            certify(model, n=1_000, batch=batch)
+
+    @pytest.mark.parametrize("batch", [33, 48, 64, 128])
+    @pytest.mark.parametrize("half", ["front", "back"])
+    def test_every_part_of_later_batches_is_looked_at(self, half: str, batch: int) -> None:
+        """A replica that serves a half of each batch goes wrong after the model was checked."""
+        model, network, _ = build()
+        wrong: list[bool] = []
+
+        def halves(x: Tensor) -> Tensor:
+            if not wrong:
+                return x
+            middle = len(x) // 2
+            parts = (x[:middle] + 0.1, x[middle:]) if half == "front" else (x[:middle], x[middle:] + 0.1)
+            return torch.cat(parts)
+
+        network.fault = halves
+        certify(model, batch=batch)
+        wrong.append(True)
+        with pytest.raises(ModelError, match="no fixed function"):
+            certify(model, n=1_000, batch=batch)
+
+    def test_after_a_refusal_a_mended_model_is_checked_anew(self) -> None:
+        model, network, _ = build()
+        certify(model)
+        network.linear.weight.data.mul_(2)
+        with pytest.raises(ModelError, match="settings that changed since"):
+            certify(model)
+        assert certify(model).n == 500
+
+    def test_several_threads_may_ask_one_model(self) -> None:
+        model, *_ = build()
+        expected = model.predict(IMAGE, n=200, seed=1)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: model.predict(IMAGE, n=200, seed=1), range(40)))
+        assert all(prediction == expected for prediction in found)
+
+    @pytest.mark.parametrize("mask", [-1e4, -1e9, torch.finfo(torch.float32).min])
+    def test_masks_beside_which_no_lead_counts_are_refused_with_a_remedy(self, mask: float) -> None:
+        model, network, _ = build()
+
+        def masked(module: nn.Module, inputs: object, logits: Tensor) -> Tensor:
+            return torch.cat([logits[:, :2] / 100, torch.full((len(logits), 1), mask)], dim=1)
+
+        network.register_forward_hook(masked)
+        with pytest.raises(ModelError, match=r"(?s)no vote could count.*such as -100"):
+            certify(model)
 
     def test_settings_that_change_inside_an_object_are_found_in_the_next_request(self) -> None:
         model, network, _ = build()

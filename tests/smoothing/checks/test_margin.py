@@ -11,6 +11,7 @@ from robustify import Preprocessing, robustify
 from robustify.errors import ModelError
 from robustify.smoothing.checks.fixed_function import LEAST, FixedFunction, Margin
 from robustify.smoothing.checks.probes import Answer, Probes
+from robustify.smoothing.checks.watch import Watch
 from robustify.smoothing.numerics import rounding_of
 from robustify.types import Levels, Logits, Pixels
 from tests.smoothing.checks.faulty import SHAPE
@@ -119,7 +120,7 @@ def test_a_place_of_the_batch_that_answers_differently_is_found() -> None:
 
     for place in range(32):
         with pytest.raises(ModelError, match="with other images beside them"):
-            check(at_place(place), batch=32, rounding=FLOAT32).vouch()
+            Watch(check(at_place(place), batch=32, rounding=FLOAT32)).vouch()
 
 
 class TestForwardShapes:
