@@ -118,8 +118,11 @@ def _taking_colours(classifier: ImageClassifier) -> ImageClassifier:
 
 def _usable(device: str | torch.device) -> torch.device:
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        found = torch.empty(0, device=device).device
+        if found.type == "meta":
+            raise RuntimeError("it holds no numbers, and moving a model there loses its weights")
+        return found
+    except (RuntimeError, AssertionError, TypeError) as error:  # a build without CUDA asserts
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot compute on {str(device)!r}: {reason}.\n  Try 'cpu', or leave it out.") from error
 

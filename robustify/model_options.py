@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+from robustify.options import check_flags
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
@@ -39,3 +41,6 @@ class ModelOptions:
     classes: Sequence[str] | None = None
     gray: bool = False
     templates: str | Sequence[str] = "openai"
+
+    def __post_init__(self) -> None:
+        check_flags(compiled=self.compiled, gray=self.gray)

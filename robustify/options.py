@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
+from robustify.errors import InputError
+
 P = ParamSpec("P")
 Options = TypeVar("Options")
 Self = TypeVar("Self")
@@ -52,6 +54,13 @@ def method_takes(
         return _signed(call, method, options)
 
     return decorate
+
+
+def check_flags(**flags: object) -> None:
+    """Raises `InputError` at the first that is neither True nor False: 'no' would count as yes."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InputError(f"expected {name} to be True or False; got {value!r}")
 
 
 C = TypeVar("C", bound=Callable[..., object])

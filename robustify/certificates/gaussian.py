@@ -5,10 +5,12 @@ References:
     https://arxiv.org/abs/1902.02918
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, final
 
+from robustify.certificates.bounds import is_number
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan, RadiusPlan
 from robustify.certificates.family import Family, View
 from robustify.certificates.plans import AdaptivePlan, FixedPlan, GaussianPlan
@@ -73,3 +75,17 @@ def _deciding(question: Question) -> type[RadiusPlan]:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
+
+
+def family_of(sigma: float | None, family: Family | None) -> Family:
+    """The family that a user means: the one given, or Gaussian noise of one standard deviation.
+
+    Raises:
+        InputError: If neither or both are given, or a noise level is no positive number.
+    """
+    if (sigma is None) == (family is None):
+        raise InputError("give the standard deviation of the noise, sigma, or a family of certificates; one of them")
+    for number in [sigma] if family is None else [view.sigma for view in family.views]:
+        if not (is_number(number) and 0 < float(number or 0) < math.inf):
+            raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {number!r}")
+    return family or Gaussian(float(sigma or 0))

@@ -8,6 +8,7 @@ from numbers import Real
 from robustify.certificates.bounds import is_number
 from robustify.certificates.radii import check_budget, check_count
 from robustify.errors import InputError
+from robustify.options import check_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Question:
     known_label: bool = False
 
     def __post_init__(self) -> None:
+        check_flags(known_label=self.known_label)
         check_budget(n=self.n_max if self.n is None else self.n, alpha=self.alpha)
         check_count("n0", self.n0, least=1 if self.radius is None else 0)
         if self.radius is not None and self.n is not None:

@@ -5,6 +5,7 @@ noise, inside the classifier: resize to the network's size where a denoiser work
 standard deviation.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -86,6 +87,15 @@ class ResizeCrop(Geometry):
         return f"{self.interpolation} resize, {self.crop_mode} crop keeping {self.crop_pct:g}"
 
 
+def check_floating(pixels: Tensor) -> None:
+    """Raises `InputError` where pixels are no floating-point numbers: bytes would count as 0 to 255."""
+    if not pixels.is_floating_point():
+        raise InputError(
+            f"expected pixels in [0, 1] as floating-point numbers; got {pixels.dtype}.\n"
+            "  Divide bytes by 255: pixels.float() / 255."
+        )
+
+
 @final
 @dataclass(frozen=True)
 class Preprocessing:
@@ -113,11 +123,13 @@ class Preprocessing:
         # Users may pass lists and arrays, and library configurations hold NumPy numbers; fingerprints need plain ones.
         object.__setattr__(self, "mean", tuple(map(float, self.mean)))
         object.__setattr__(self, "std", tuple(map(float, self.std)))
+        if any(side != int(side) for side in self.size):
+            raise InputError(f"expected size=(height, width) in whole pixels; got {self.size}")
         object.__setattr__(self, "size", tuple(map(int, self.size)))
         if len(self.mean) != len(self.std) or len(self.mean) not in PIL_MODES:
             raise InputError(f"expected mean and std of 1 or 3 channels each; got {self.mean} and {self.std}")
-        if min(self.std) <= 0:
-            raise InputError(f"expected a positive std per channel; got {self.std}")
+        if not all(0 < std < math.inf for std in self.std) or not all(map(math.isfinite, self.mean)):
+            raise InputError(f"expected a finite mean and a positive std per channel; got {self.mean} and {self.std}")
         if len(self.size) != 2 or min(self.size) <= 0:
             raise InputError(f"expected size=(height, width) in pixels; got {self.size}")
 
@@ -149,11 +161,7 @@ class Preprocessing:
             InputError: If the pixels are no floating-point numbers, or have neither one channel nor as many as the
                 network expects.
         """
-        if not pixels.is_floating_point():
-            raise InputError(
-                f"expected pixels in [0, 1] as floating-point numbers; got {pixels.dtype}.\n"
-                "  Divide bytes by 255: pixels.float() / 255."
-            )
+        check_floating(pixels)
         if pixels.shape[1] not in (1, self.channels):
             raise InputError(f"expected {self.channels} channels; got {pixels.shape[1]}")
         if tuple(pixels.shape[-2:]) != self.size:

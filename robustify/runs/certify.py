@@ -60,6 +60,7 @@ def certify_dataset(
         KeyboardInterrupt: Where interrupted, with how much is kept and lost.
     """
     check_samples(samples)
+    _check_kinds(model, settings, samples)
     out, settings = Path(out), settings or Settings()
     share = settings.over(len(samples))
     truths = _truths(samples) if model.plan(share).needs_truth else {}
@@ -85,6 +86,23 @@ def certify_dataset(
         raise InputError(f"none of the {len(samples)} images could be used; {work.unusable[0]}")
     ending = store.finish(work.unusable, key)
     return Run(out, config, store.rows(), finished=True, ending=ending)
+
+
+def _check_kinds(model: object, settings: object, samples: Sequence[Sample]) -> None:
+    """Raises `InputError` at what is no model or settings, and at true classes that the model does not have."""
+    if not isinstance(model, SmoothedClassifier):
+        raise InputError(f"expected a smoothed classifier, as robustify(…) makes one; got {type(model).__name__}")
+    if not isinstance(settings, Settings | None):
+        raise InputError(f"expected Settings(…) or None; got {type(settings).__name__}")
+    classes = len(model.labels)
+    for sample in samples:
+        label = sample.label
+        if label is not None and (
+            isinstance(label, bool) or not hasattr(label, "__index__") or not 0 <= label < classes
+        ):
+            raise InputError(
+                f"expected the true class of {sample.id!r} to be a whole number from 0 to {classes - 1}; got {label!r}"
+            )
 
 
 def _check_unchanged(rows: Sequence[Row], key: str, out: Path) -> None:

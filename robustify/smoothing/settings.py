@@ -13,6 +13,7 @@ from robustify.certificates.question import Question
 from robustify.certificates.radii import check_count
 from robustify.contract import InputContract
 from robustify.errors import InputError
+from robustify.options import check_flags
 from robustify.smoothing.places import batch_with_probes
 
 Progress: TypeAlias = Callable[[int], object]
@@ -92,6 +93,7 @@ class Settings(Sampling, Question):
     family_wise: bool = False
 
     def __post_init__(self) -> None:
+        check_flags(family_wise=self.family_wise)
         Sampling.__post_init__(self)
         Question.__post_init__(self)
 

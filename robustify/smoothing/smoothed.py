@@ -17,15 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from robustify.bars import passing_bar
-from robustify.certificates import Certificate, Gaussian, Prediction, Provenance
+from robustify.certificates import Certificate, Prediction, Provenance
 from robustify.certificates.answers import Answers
-from robustify.certificates.bounds import is_number
 from robustify.certificates.certificate import conclude
 from robustify.certificates.family import Family, Plan, View
+from robustify.certificates.gaussian import family_of
 from robustify.certificates.prediction import predict_votes
 from robustify.certificates.queries import ESTIMATION, PredictQuery
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.base import check_evaluation_mode
+from robustify.classifiers.preprocessing import check_floating
 from robustify.contract import InputContract, Numerics
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError
@@ -74,7 +75,7 @@ class SmoothedClassifier(nn.Module):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.family = _family(sigma, family)
+        self.family = family_of(sigma, family)
         for view in self.family.views:
             denoiser.describe(view.sigma)  # raises where the schedule does not reach sigma
         self.pipeline = Pipeline(classifier, denoiser, precision=precision, compiled=compiled)
@@ -131,7 +132,11 @@ class SmoothedClassifier(nn.Module):
         Arguments:
             pixels: Images in [0, 1], shape (B, *contract.shape).
             draws: Noise draws per image.
+
+        Raises:
+            InputError: If the pixels are no floating-point numbers.
         """
+        check_floating(pixels)
         copies = pixels.repeat_interleave(draws, dim=0)
         logits = self.logits(copies + self.sigma * torch.randn_like(copies))
         log_probabilities = logits.log_softmax(dim=1).view(len(pixels), draws, -1)
@@ -308,12 +313,3 @@ class SmoothedClassifier(nn.Module):
 
     def __repr__(self) -> str:
         return described(self.pipeline, self.family)
-
-
-def _family(sigma: float | None, family: Family | None) -> Family:
-    if (sigma is None) == (family is None):
-        raise InputError("give the standard deviation of the noise, sigma, or a family of certificates; one of them")
-    for number in [sigma] if family is None else [view.sigma for view in family.views]:
-        if not (is_number(number) and 0 < float(number or 0) < math.inf):
-            raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {number!r}")
-    return family or Gaussian(float(sigma or 0))

@@ -19,10 +19,13 @@ from robustify.data import Sample
 from robustify.errors import RunError
 from robustify.runs.begun import BegunStore
 from robustify.runs.certify import certify_dataset
-from robustify.runs.rows import Row
+from robustify.runs.digests import row_digest
+from robustify.runs.folder import read_run
+from robustify.runs.rows import Row, row_bytes
 from robustify.runs.store import RowStore
 from robustify.smoothing import engine
 from robustify.smoothing.rounds import Begun
+from robustify.verify.integrity import changes
 
 N = 100
 
@@ -65,6 +68,29 @@ def test_an_interrupted_run_continues_to_the_same_rows(
     assert len(asked) == len(samples) - 4
     same = [replace(row, batch=64) for row in without_time(continued.rows)]
     assert same == without_time(whole.rows)
+
+
+def test_an_image_that_two_processes_certified_alike_does_not_spoil_a_run(
+    model: SmoothedClassifier, samples: list[Sample], out: Path
+) -> None:
+    """The second of two processes on one folder leaves a row behind that differs in its time alone."""
+    run = certify_dataset(model, samples, out, Settings(n=N, seed=3))
+    late = replace(run.rows[3], seconds=99.0)
+    RowStore(out).add(replace(late, digest=row_digest(late, str(run.digest))))
+    assert RowStore(out).rows() == list(run.rows)
+    RowStore(out).add(replace(late, radius=9.0))
+    with pytest.raises(RunError, match="different rows"):
+        RowStore(out).rows()
+
+
+def test_rows_that_are_missing_beside_a_left_over_row_are_named(
+    model: SmoothedClassifier, samples: list[Sample], out: Path
+) -> None:
+    run = certify_dataset(model, samples, out, Settings(n=N, seed=3))
+    (out / "rows.parquet").write_bytes(row_bytes(run.rows[:3]))
+    RowStore(out).add(run.rows[3])
+    named = [problem for problem in changes(read_run(out)) if problem.field == "rows"]
+    assert len(named) == 1
 
 
 def interrupted_after(n: int, patch: pytest.MonkeyPatch) -> None:
