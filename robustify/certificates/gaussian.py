@@ -33,7 +33,7 @@ class Gaussian(Family):
     """
 
     name = "gaussian"
-    checker = "robustify.verify.gaussian:problems"
+    checker = "robustify.verify.gaussian_family:problems"
 
     sigma: float
 

@@ -2,14 +2,21 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from robustify.cli.build import build, check_exists, resumable
 from robustify.cli.options import Data, Every, Ledger, Model, Out
-from robustify.format import floor
+from robustify.format import floor, table
 from robustify.model_options import ModelOptions
 from robustify.smoothing.settings import Settings
+
+if TYPE_CHECKING:
+    from robustify.runs.folder import Run
+
+SHOWN = 20
+"""Images whose answers are printed where their labels are not known."""
 
 
 def certify(
@@ -28,7 +35,7 @@ def certify(
 
     Example: robustify certify zoo:timm photos/ --denoiser zoo:ddpm --sigma 0.5 --out run
 
-    Exit status: 0 done, 1 done but some images could not be read, 2 nothing could be done.
+    Exit status: 0 done, 1 done but some images could not be read, 2 nothing could be done, 130 interrupted.
     """
     check_exists(data)
     from robustify.data import open_samples
@@ -49,6 +56,8 @@ def certify(
     chapter = Chapter(name=smoothed.classifier.name, run=run, pictures=pictures)
     write_report(out / "report.html", [chapter], title=f"{smoothed.classifier.name} at sigma = {options.sigma:g}")
     labelled = [row for row in run.rows if row.truth is not None]
+    if len(labelled) < len(run.rows):
+        print(_answers(run))
     if labelled:
         for r in shown_radii(run.plan):
             print(f"certified accuracy at radius {r:g}: {floor(100 * certified_accuracy(labelled, r), 1)} %")
@@ -57,3 +66,13 @@ def certify(
     if run.unreadable:
         print(f"{len(run.unreadable)} of {len(samples)} images could not be used", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _answers(run: "Run") -> str:
+    """The label and radius of the first images, for people who do not know the labels themselves."""
+    lines = [["image", "label", "no change below"]]
+    for row in run.rows[:SHOWN]:
+        label = "abstains" if row.label is None else run.labels[row.label]
+        lines.append([row.sample, label, f"{floor(row.radius):.3f}"])
+    more = [f"… and {len(run.rows) - SHOWN:,} more, in the rows"] if len(run.rows) > SHOWN else []
+    return "\n".join([table(lines), *more])

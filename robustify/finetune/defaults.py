@@ -5,7 +5,7 @@ from dataclasses import replace
 from robustify.denoisers import Identity
 from robustify.errors import InputError, ModelError, did_you_mean
 from robustify.finetune.adapt.lora import Lora
-from robustify.finetune.adapt.modules import targets
+from robustify.finetune.adapt.lora_layers import targets
 from robustify.finetune.changes import stretched
 from robustify.finetune.objectives import Objective
 from robustify.finetune.objectives.registered import OBJECTIVES

@@ -1,4 +1,4 @@
-"""Draws of images that are not decided yet, on disk, so that an interruption costs about a minute at most."""
+"""Draws of images that are not decided yet, on disk, so that an interruption costs about 20 seconds at most."""
 
 import json
 import shutil

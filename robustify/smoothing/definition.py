@@ -22,6 +22,23 @@ from torch.nn.modules import module as torch_modules
 
 Plain: TypeAlias = str | bytes | int | float | complex | None
 
+_FIXED = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    type(None),
+    tuple,
+    type,
+    FunctionType,
+    MethodType,
+    partial,
+    Tensor,
+    np.ndarray,
+)
+"""What a function may refer to that is part of what it computes."""
+
 _NO_SETTINGS = {"training", "name_or_path"} | set(vars(nn.Module()))
 """Attributes that say in which mode a module is, where it came from, or are torch's own."""
 
@@ -98,7 +115,8 @@ class Definition:
             return f"{self.of(value.__func__)} of {self.of(value.__self__)}"
         if _of_a_library(value):
             return _name(value)
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        # A list, set or mapping that a function closes over is usually where it records.
+        cells = [cell.cell_contents for cell in value.__closure__ or () if isinstance(cell.cell_contents, _FIXED)]
         return f"{_source(value)} {self.of(cells)} {self.of(value.__defaults__)} {self._of_globals(value)}"
 
     def _of_class(self, value: type) -> str:
@@ -110,7 +128,7 @@ class Definition:
     def _of_globals(self, function: FunctionType) -> str:
         """The text of numbers, functions and classes of its module that a function refers to."""
         found = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
-        named = {k: v for k, v in found.items() if isinstance(v, Plain | tuple | type | FunctionType | Tensor)}
+        named = {k: v for k, v in found.items() if isinstance(v, _FIXED)}
         return ", ".join(f"{name}={self.of(item)}" for name, item in sorted(named.items()))
 
 

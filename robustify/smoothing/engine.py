@@ -38,7 +38,7 @@ class Parts(NamedTuple):
     after: Tensor
 
 
-KEEP_AFTER = 60.0
+KEEP_AFTER = 20.0
 """Seconds after which the draws of images that are not decided yet are worth keeping, and again each time."""
 
 
@@ -53,7 +53,7 @@ class Engine(Generic[Q]):
             another shape may round differently and would be another base function.
         checks: Are shown what is fed and how votes fall.
         progress: Called with the number of draws just finished.
-        keep: Called about once a minute with the draws so far of each image that is not decided yet, by name, once
+        keep: Called about every 20 seconds with the draws so far of each image that is not decided yet, by name, once
             they were checked as answers are.
     """
 

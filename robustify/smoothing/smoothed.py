@@ -247,7 +247,7 @@ class SmoothedClassifier(nn.Module):
             progress: Called with the number of draws just finished.
             truths: True labels by name, where the plan tests them.
             begun: Draws by name that were kept before, under the same provenance.
-            keep: Called about once a minute with the draws so far of images that are not decided yet, by name.
+            keep: Called about every 20 seconds with the draws so far of images that are not decided yet, by name.
         """
         p, known, before = provenance, truths or {}, {} if begun is None else begun
         law, query = noise_law(p.soundness, self.sigma), partial(p.plan.query, len(self.labels))

@@ -1,7 +1,8 @@
 """Checks of stored rows: does every claim follow from its counts, and was the question that of the run?
 
 What concerns every family of certificates is checked here; what its counts prove is checked by the arithmetic that the
-family names as its `checker`, which is written apart from the code that made the claims (`robustify.verify.gaussian`).
+family names as its `checker`, which is written apart from the code that made the claims
+(`robustify.verify.gaussian_family`).
 
 - Of the run: alpha is within what it says to share among images or attempts (that the ledger was kept shows only in
   the ledger), the slack of each view is that of its noise, and there are no more rows than images.

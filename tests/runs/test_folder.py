@@ -34,7 +34,7 @@ READING = (
     "robustify.runs.metrics",
     "robustify.runs.ledger",
     "robustify.verify.claims",
-    "robustify.verify.gaussian",
+    "robustify.verify.gaussian_family",
 )
 
 

@@ -6,8 +6,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -57,22 +61,39 @@ def double(x: Tensor) -> Tensor:
         ({"act": lambda x: x}, {"act": double}),
         ({"act": None}, {"act": double}),
     ],
-    ids=[
-        "private",
-        "tensor",
-        "buffer",
-        "array",
-        "partial",
-        "closure",
-        "object",
-        "complex",
-        "hook",
-        "pre-hook",
-        "patched",
-        "patched-layer",
-        "list",
-    ],
+    ids=["number", "kind", "word", "tuple", "mapping", "deep", "function", "lambda", "missing"],
 )
+def test_a_plain_attribute_makes_another_fingerprint(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert fingerprint(Scaled(**one)) == fingerprint(Scaled(**one))
+    assert fingerprint(Scaled(**one)) != fingerprint(Scaled(**other))
+
+
+def scaling(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda x: factor * x
+
+
+def patched(network: nn.Module, factor: float) -> None:
+    network.forward = lambda x: factor * x.flatten(1)[:, :3]  # type: ignore[method-assign]
+
+
+CHANGES: dict[str, Callable[[nn.Module, float], object]] = {
+    "private": lambda n, v: setattr(n, "_t", v),
+    "tensor": lambda n, v: setattr(n, "table", torch.tensor([v])),
+    "buffer": lambda n, v: n.register_buffer("table", torch.tensor([v]), persistent=False),
+    "array": lambda n, v: setattr(n, "table", np.array([v])),
+    "partial": lambda n, v: setattr(n, "act", partial(F.leaky_relu, negative_slope=v)),
+    "closure": lambda n, v: setattr(n, "act", scaling(v)),
+    "object": lambda n, v: setattr(n, "config", SimpleNamespace(t=v)),
+    "complex": lambda n, v: setattr(n, "phase", complex(v, 1)),
+    "hook": lambda n, v: n.register_forward_hook(partial(lambda v, module, inputs, logits: v * logits, v)),
+    "hook before": lambda n, v: n.linear.register_forward_pre_hook(scaling(v)),
+    "patched": patched,
+    "patched layer": lambda n, v: setattr(n.linear, "forward", scaling(v)),
+    "list of tensors": lambda n, v: setattr(n, "inner", [nn.Parameter(torch.full((2, 2), v))]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_whatever_a_network_computes_by_counts(change: Callable[[nn.Module, float], object]) -> None:
     def changed(value: float) -> str:
         network = Scaled()
@@ -82,6 +103,14 @@ def test_whatever_a_network_computes_by_counts(change: Callable[[nn.Module, floa
 
     assert changed(0.5) == changed(0.5)
     assert changed(0.5) != changed(0.25)
+
+
+def test_a_hook_that_records_makes_no_difference_once_it_is_there() -> None:
+    network, seen = Scaled(), list[object]()
+    network.register_forward_hook(lambda module, inputs, logits: seen.append(logits.shape))
+    before = fingerprint(network)
+    seen.append("more")
+    assert fingerprint(network) == before
 
 
 def test_what_contains_itself_or_is_shared_makes_no_difference() -> None:

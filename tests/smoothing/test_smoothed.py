@@ -1,3 +1,4 @@
+import logging
 import math
 import re
 from statistics import NormalDist
@@ -203,6 +204,7 @@ def test_a_bar_appears_where_nobody_else_shows_progress(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = smooth(HalfSpace(0.3))
+    monkeypatch.setattr(logging.getLogger("robustify"), "disabled", True)  # commands show what it says
     monkeypatch.setattr(bars, "AFTER", 0.0)
     model.certify(IMAGE, n=500)
     assert capfd.readouterr().err == ""  # no terminal

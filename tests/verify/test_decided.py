@@ -13,7 +13,7 @@ from robustify.data import Sample
 from robustify.runs.folder import Run
 from robustify.verify.arithmetic import crossing_chance
 from robustify.verify.claims import verify_run
-from robustify.verify.gaussian import _holds
+from robustify.verify.gaussian_family import _holds
 from robustify.verify.replay import replay
 from tests.verify.changed import claimed, claiming, counted, fields, fields_of
 

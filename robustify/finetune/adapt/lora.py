@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from robustify.classifiers import ImageClassifier
 from robustify.errors import InputError, ModelError
-from robustify.finetune.adapt.modules import Targets, core, find_head, targets
+from robustify.finetune.adapt.lora_layers import Targets, core, find_head, targets
 
 
 @final

@@ -14,7 +14,7 @@ from torch import nn
 from robustify.classifiers import ImageClassifier
 from robustify.errors import InputError, ModelError, RunError
 from robustify.finetune.adapt.lora import peft_layers
-from robustify.finetune.adapt.modules import core, run
+from robustify.finetune.adapt.lora_layers import core, run
 from robustify.types import Logits
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")

@@ -8,7 +8,7 @@ References:
 from torch import nn
 
 from robustify.classifiers.open_clip import ZeroShotNetwork
-from robustify.finetune.adapt.modules import blocks, weight_layers
+from robustify.finetune.adapt.lora_layers import blocks, weight_layers
 
 
 def layer_depths(network: nn.Module) -> dict[str, int]:

@@ -19,7 +19,7 @@ from robustify.bars import bar
 from robustify.data.examples import Minibatch
 from robustify.errors import RunError
 from robustify.finetune.adapt.lora import train_mode
-from robustify.finetune.adapt.modules import run
+from robustify.finetune.adapt.lora_layers import run
 from robustify.finetune.objectives.attacks import frozen
 from robustify.finetune.recipe import Recipe
 from robustify.finetune.saved.weights import restore_trained, trained_state

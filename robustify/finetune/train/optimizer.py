@@ -6,7 +6,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from robustify.finetune.adapt.modules import weight_layers
+from robustify.finetune.adapt.lora_layers import weight_layers
 from robustify.finetune.recipe import Recipe
 from robustify.finetune.train.layers import layer_depths
 

@@ -13,7 +13,7 @@ from robustify.classifiers import Preprocessing
 from robustify.denoisers import Denoiser, Identity
 from robustify.errors import InputError, ModelError
 from robustify.finetune.adapt.linear_probe import STRENGTHS, ProbedNetwork, fit, linear_probe, regress, unit_features
-from robustify.finetune.adapt.modules import find_head
+from robustify.finetune.adapt.lora_layers import find_head
 from robustify.testing import check_classifier
 from robustify.types import Pixels
 

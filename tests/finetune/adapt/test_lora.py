@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustify.classifiers import ImageClassifier, Preprocessing
 from robustify.errors import InputError, ModelError
 from robustify.finetune.adapt.lora import Adaptation, Lora, adapt, train_mode
-from robustify.finetune.adapt.modules import core
+from robustify.finetune.adapt.lora_layers import core
 from tests.finetune.adapt.toys import ALL, CLASSES, CLIP, HALF, Make, learn, logits
 
 

@@ -8,7 +8,7 @@ import torch
 
 from robustify.errors import ModelError
 from robustify.finetune.adapt.lora import Lora, adapt
-from robustify.finetune.adapt.modules import core
+from robustify.finetune.adapt.lora_layers import core
 from tests.finetune.adapt.toys import ALL, CLIP, Make, learn, logits, merged, pixels
 
 

@@ -8,16 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 
 from robustify.classifiers import ImageClassifier, Preprocessing
 from robustify.classifiers.open_clip import OpenCLIP
 from robustify.errors import InputError, ModelError, RunError
 from robustify.finetune.adapt.lora import adapt
-from robustify.finetune.adapt.modules import core
+from robustify.finetune.adapt.lora_layers import core
 from robustify.finetune.saved.adapter import FILES, load_adapter, save_adapter
 from tests.finetune.adapt.toys import CLIP, HALF, ZOO, Make, learn, logits, pixels, timm_network
 from tests.toys import Tokenize
+
+
+def network_input(classifier: ImageClassifier) -> Tensor:
+    """What the network is fed, in the memory format in which it is."""
+    normalised = classifier.preprocessing.network_input(pixels(classifier, 7))
+    return normalised.contiguous(memory_format=classifier.memory_format)
 
 
 @pytest.mark.parametrize("name", ["timm ViT", "timm ResNet", "transformers ViT", "transformers Swin", CLIP, *ZOO])
@@ -32,12 +38,12 @@ def test_plain_peft_gives_the_same_logits(name: str, make: Make, tmp_path: Path)
         plain = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     assert plain.peft_config["default"].base_model_name_or_path == "org/base"
     with torch.no_grad():
-        output = plain(classifier.preprocessing.network_input(pixels(classifier, 7)))
+        output = plain(network_input(classifier))
     torch.testing.assert_close(getattr(output, "logits", output), before, rtol=1e-6, atol=1e-6)
     load_adapter(again, tmp_path / "adapter")
     torch.testing.assert_close(logits(again), before, rtol=1e-5, atol=1e-5)
     with torch.no_grad():
-        output = plain.merge_and_unload()(classifier.preprocessing.network_input(pixels(classifier, 7)))
+        output = plain.merge_and_unload()(network_input(classifier))
     torch.testing.assert_close(logits(again), getattr(output, "logits", output), rtol=0, atol=0)
     assert not any(p.requires_grad or m.training for m in again.modules() for p in m.parameters())
 

@@ -14,7 +14,7 @@ from robustify.classifiers import ImageClassifier, Preprocessing
 from robustify.classifiers.open_clip import OpenCLIP
 from robustify.errors import InputError, ModelError
 from robustify.finetune.adapt.lora import adapt
-from robustify.finetune.adapt.modules import Targets, blocks, find_head, targets
+from robustify.finetune.adapt.lora_layers import Targets, blocks, find_head, targets
 from tests.finetune.adapt.toys import ALL, BACKBONES, CLASSES, CLIP, HALF, ZOO, Make, timm_network
 from tests.toys import Tokenize
 

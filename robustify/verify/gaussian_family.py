@@ -1,7 +1,7 @@
-r"""Independent arithmetic for plans of one noise level: what do the counts of a row prove?
+r"""The check of rows of the Gaussian family: do their counts prove what they claim?
 
-**Independent of the code that made the claims** (`robustify.verify.arithmetic`): binomial tails as sums of terms in 50
-digits; normal quantiles in 50 digits; the size of every sequential test, followed draw by draw. A claim passes only if
+**Independent of the code that made the claims**: tails, quantiles and sizes of tests come from
+`robustify.verify.arithmetic`. A claim passes only if
 
 - *fixed*, *adaptive*: the counts of all draws refute, by exact tails at alpha / 2 a side, every probability below the
   bounds stored; in an adaptive row, the number of draws is what the selection's votes make worth while;
