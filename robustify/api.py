@@ -117,14 +117,17 @@ def _taking_colours(classifier: ImageClassifier) -> ImageClassifier:
 
 
 def _usable(device: str | torch.device) -> torch.device:
+    """The device, once a tensor was made there."""
     try:
         found = torch.empty(0, device=device).device
-        if found.type == "meta":
-            raise RuntimeError("it holds no numbers, and moving a model there loses its weights")
-        return found
     except (RuntimeError, AssertionError, TypeError) as error:  # a build without CUDA asserts
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot compute on {str(device)!r}: {reason}.\n  Try 'cpu', or leave it out.") from error
+    if found.type == "meta":
+        raise InputError(
+            "cannot compute on 'meta': a model that is moved there loses its weights.\n  Try 'cpu', or leave it out."
+        )
+    return found
 
 
 def _named(classifier: ImageClassifier, classes: Sequence[str]) -> ImageClassifier:
