@@ -7,6 +7,7 @@ References:
 
 import math
 from numbers import Real
+from typing import TypeGuard
 
 from scipy.special import betaincinv
 
@@ -55,7 +56,7 @@ def check_alpha(alpha: float) -> None:
         raise InputError(f"expected 0 < alpha < 1, the allowed chance of a false certificate; got {alpha!r}")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a real number; True and False are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
 

@@ -85,7 +85,8 @@ def family_of(sigma: float | None, family: Family | None) -> Family:
     """
     if (sigma is None) == (family is None):
         raise InputError("give the standard deviation of the noise, sigma, or a family of certificates; one of them")
-    for number in [sigma] if family is None else [view.sigma for view in family.views]:
-        if not (is_number(number) and 0 < float(number or 0) < math.inf):
-            raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {number!r}")
-    return family or Gaussian(float(sigma or 0))
+    found = family or Gaussian(sigma)  # type: ignore[arg-type]  # one of them is there
+    for view in found.views:
+        if not (is_number(view.sigma) and 0 < view.sigma < math.inf):
+            raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {view.sigma!r}")
+    return found

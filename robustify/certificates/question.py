@@ -1,9 +1,9 @@
 """The question that users ask about an image, as options."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from numbers import Real
+from typing import Any
 
 from robustify.certificates.bounds import is_number
 from robustify.certificates.radii import check_budget, check_count
@@ -48,26 +48,27 @@ class Question:
         check_count("n0", self.n0, least=1 if self.radius is None else 0)
         if self.radius is not None and self.n is not None:
             raise InputError("give a radius to decide or a number of draws n, not both; n_max caps a decision")
-        _check_radius(self.radius)
+        _several(self.radius)  # raises
         if self.known_label and self.radius is None:
             raise InputError("known_label decides whether the true label is certain within a radius; give the radius")
 
     @property
     def radii(self) -> tuple[float, ...]:
         """ℓ2 radii to decide, increasing and without repetition; empty where the largest radius is sought."""
-        if self.radius is None:
-            return ()
-        several = self.radius if isinstance(self.radius, Collection) else (self.radius,)
-        return tuple(sorted(set(map(float, several))))
+        return tuple(sorted(set(map(float, _several(self.radius)))))
 
 
-def _check_radius(radius: object) -> None:
-    several = [radius] if isinstance(radius, Real) else radius
-    if radius is None or (
-        isinstance(several, Iterable)
-        and not isinstance(several, str | Mapping)
-        and (numbers := list(several))
-        and all(is_number(number) and 0 < number < math.inf for number in numbers)
-    ):
-        return
-    raise InputError(f"expected radius, in [0, 1] pixels, to be one or several numbers above 0; got {radius!r}")
+def _several(radius: object) -> Collection[float]:
+    """The radii that a user means: none, one, or those of a collection.
+
+    Raises:
+        InputError: If they are no numbers above 0.
+    """
+    if radius is None:
+        return ()
+    several: Collection[Any] = (
+        radius if isinstance(radius, Collection) and not isinstance(radius, str | Mapping) else (radius,)
+    )
+    if len(several) == 0 or not all(is_number(number) and 0 < number < math.inf for number in several):
+        raise InputError(f"expected radius, in [0, 1] pixels, to be one or several numbers above 0; got {radius!r}")
+    return several

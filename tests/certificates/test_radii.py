@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpmath import erfinv as mp_erfinv
 from mpmath import mp, mpf, sqrt
+from scipy.special import ndtri
 from scipy.stats import multinomial
 
 from robustify.certificates.bounds import lower_bound
@@ -48,6 +49,13 @@ def test_radius_never_exceeds_the_exact_one(low: float, gap: float, sigma: float
         radius = gaussian_radius(low, high, sigma=sigma)
         assert radius <= max(exact, 0)
         assert radius >= exact - mp.mpf(sigma) * mp.mpf("2e-14")
+
+
+@given(st.one_of(st.floats(1e-12, 1 - 1e-12), st.floats(0.5 - 1e-9, 0.5 + 1e-9)))
+def test_the_quantile_is_as_near_as_the_radius_allows_for(p: float) -> None:
+    with mp.workdps(60):
+        exact = exact_quantile(p)
+        assert abs(mpf(float(ndtri(p))) - exact) <= mpf("3e-16") * (1 + abs(exact))
 
 
 @pytest.mark.parametrize(("p_a", "p_b", "expected"), RUNNER_UP)

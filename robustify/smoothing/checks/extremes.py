@@ -2,8 +2,8 @@ r"""The smallest and the largest of all values of noise that were fed.
 
 Samples of the noise see tails too rarely: noise cut off at 3 sigma looks right in 99.7 of 100 values. So the extremes
 of every value are kept. Of n independent values, the largest is at most x with chance
-:math:`(1 - \Phi(-x / \sigma))^n`; so a cut at 3 sigma is refused from 6,500 values on, one at 4 sigma from 280,000, and
-one value far beyond what n values reach is refused too.
+:math:`(1 - \Phi(-x / \sigma))^n`; so a cut at 3 sigma is refused from 12,800 values on, one at 4 sigma from 546,000.
+One value far beyond what n values reach is refused too.
 """
 
 import math

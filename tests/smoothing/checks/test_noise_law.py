@@ -270,6 +270,17 @@ def test_refuses_an_impossible_sigma(sigma: float) -> None:
         NoiseCheck(sigma, grid=True)
 
 
+@pytest.mark.parametrize(("cut", "values"), [(3, 12_800), (4, 546_000)])
+def test_a_cut_is_refused_from_as_many_values_as_it_says(cut: float, values: int) -> None:
+    def refused_after(n: int) -> bool:
+        extremes = Extremes(0.25, grid=False)
+        extremes._fed, extremes._high = n, 0.25 * cut
+        return extremes.findings()[1].refused
+
+    assert refused_after(values)
+    assert not refused_after(round(0.99 * values))
+
+
 @pytest.mark.parametrize("grid", [False, True])
 @pytest.mark.parametrize("n", [1, 30, 100_000])
 def test_the_extremes_keep_their_level(n: int, grid: bool) -> None:
