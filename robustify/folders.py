@@ -92,6 +92,8 @@ def _fill(stream: BinaryIO, content: bytes) -> None:
 
 def _sync(folder: Path) -> None:
     """Writes the names in a folder to the disk, where its file system can."""
+    if os.name == "nt":  # Windows opens no folders
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

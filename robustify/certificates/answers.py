@@ -39,8 +39,7 @@ class Answers(list[T]):
 
     def _table(self) -> list[list[str]]:
         """Headings and lines; the middle is left out where there are many."""
-        summaries = [(str(i), *self[i].summary().values()) for i in self._shown()]
-        lines = [list(line) for line in summaries]
+        lines = [[str(i), *self[i].summary().values()] for i in self._shown()]
         if len(self) > 2 * ENDS:
             lines.insert(ENDS, ["…"] * len(lines[0]))
         return [["", *self[0].summary()], *lines]

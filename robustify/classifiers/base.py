@@ -188,6 +188,6 @@ def _fast_format(classifier: ImageClassifier) -> torch.memory_format:
         logits: Tensor = classifier.network(network_input.contiguous(memory_format=torch.channels_last))
     except Exception:  # networks are anybody's code
         return torch.contiguous_format
-    rounding = 64 * max(torch.finfo(classifier.dtype).eps, 1e-6) * float(expected.abs().max())
-    alike = torch.allclose(logits, expected, rtol=0, atol=rounding)
+    # Rounding moves logits by less than a hundredth even in bfloat16; other answers differ by their own size.
+    alike = float((logits - expected).abs().max()) <= 0.01 * float(expected.abs().max())
     return torch.channels_last if alike else torch.contiguous_format

@@ -35,7 +35,7 @@ def certify(
 
     Example: robustify certify zoo:timm photos/ --denoiser zoo:ddpm --sigma 0.5 --out run
 
-    Exit status: 0 done, 1 done but some images could not be read, 2 nothing could be done, 130 interrupted.
+    Exit status: 0 done, 1 done but some images could not be read, 2 nothing could be done, 130 or 143 interrupted.
     """
     check_exists(data)
     from robustify.data import open_samples

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from robustify.certificates import Provenance
 from robustify.data import Sample
 from robustify.data.sources import check_samples
 from robustify.errors import InputError, RunError
+from robustify.options import checked
 from robustify.runs.config import FORMAT, open_config, read_config
 from robustify.runs.digests import DIGEST, row_digest, samples_digest
 from robustify.runs.folder import Run
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+@checked({field.name: "an option of Settings: give Settings(…)" for field in fields(Settings)})
 def certify_dataset(
     model: SmoothedClassifier,
     samples: Sequence[Sample],

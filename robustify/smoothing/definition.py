@@ -12,8 +12,8 @@ import sysconfig
 from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType
-from typing import TypeAlias, final
+from types import CellType, CodeType, FunctionType, MethodType
+from typing import TypeAlias, final, get_args
 
 import numpy as np
 import torch
@@ -22,21 +22,7 @@ from torch.nn.modules import module as torch_modules
 
 Plain: TypeAlias = str | bytes | int | float | complex | None
 
-_FIXED = (
-    str,
-    bytes,
-    int,
-    float,
-    complex,
-    type(None),
-    tuple,
-    type,
-    FunctionType,
-    MethodType,
-    partial,
-    Tensor,
-    np.ndarray,
-)
+_FIXED = (*get_args(Plain), tuple, type, FunctionType, MethodType, partial, Tensor, np.ndarray)
 """What a function may refer to that is part of what it computes."""
 
 _NO_SETTINGS = {"training", "name_or_path"} | set(vars(nn.Module()))
@@ -116,8 +102,9 @@ class Definition:
         if _of_a_library(value):
             return _name(value)
         # A list, set or mapping that a function closes over is usually where it records.
-        cells = [cell.cell_contents for cell in value.__closure__ or () if isinstance(cell.cell_contents, _FIXED)]
-        return f"{_source(value)} {self.of(cells)} {self.of(value.__defaults__)} {self._of_globals(value)}"
+        cells = [held for held in map(_held, value.__closure__ or ()) if isinstance(held, _FIXED)]
+        settings = [cells, value.__defaults__, value.__kwdefaults__]
+        return f"{_source(value)} {self.of(settings)} {self._of_globals(value)}"
 
     def _of_class(self, value: type) -> str:
         kinds = [kind for kind in value.__mro__ if not _of_a_library(kind)]
@@ -151,6 +138,14 @@ def bytes_of(value: Tensor) -> memoryview:
     numbers = numbers if numbers.layout is torch.strided else numbers.to_dense()
     found: memoryview = numbers.contiguous().flatten().view(torch.uint8).numpy().data
     return found
+
+
+def _held(cell: CellType) -> object:
+    """What a cell of a closure holds; None before anything is put there."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
 
 
 def _names(code: CodeType) -> set[str]:

@@ -145,15 +145,17 @@ class Engine(Generic[Q]):
         """A batch of draws, probes, draws, then gray."""
         image = (before or after)[0][0].stream.image
         batch = torch.full((self.batch, *image.shape), 0.5, device=image.device, dtype=torch.float32)
-        lengths = [sum(n for _, n in before), len(probes.images) if probes else 0, sum(n for _, n in after)]
-        first, middle, last, _ = torch.split(batch, [*lengths, self.batch - sum(lengths)])
-        for side, part in ((before, first), (after, last)):
-            for (o, draws), place in zip(side, torch.split(part, [n for _, n in side] or [0]), strict=False):
-                o.stream.fill(place)
-                o.waiting -= draws
+        shown = len(probes.images) if probes else 0
+        lengths = [*(n for _, n in before), shown, *(n for _, n in after)]
+        places = torch.split(batch[: sum(lengths)], lengths)
+        middle = len(before)
+        for (o, draws), place in zip([*before, *after], [*places[:middle], *places[middle + 1 :]], strict=True):
+            o.stream.fill(place)
+            o.waiting -= draws
         if probes:
-            middle.copy_(probes.images)
-        return Parts(batch, first, middle, last)
+            places[middle].copy_(probes.images)
+        first = sum(lengths[:middle])
+        return Parts(batch, batch[:first], places[middle], batch[first + shown : sum(lengths)])
 
     def _levels(self, base: Base, before: Shares, probes: Shown | None, after: Shares) -> Levels:
         """The noise level of the batch: one number, or one for each image where views of several levels share it."""

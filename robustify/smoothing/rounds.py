@@ -119,8 +119,9 @@ class Round(Generic[Q]):
             counted: Votes of draws of these asks that were made before, as in `Begun`.
         """
         asks = self.job.query.ask()
-        if counted and all(sum(votes) >= ask.draws for ask, votes in zip(asks, counted, strict=True)):
-            raise InputError(f"expected draws of {self.job.sample!r} that are still to come; all were counted before")
+        left = [ask.draws - sum(votes) for ask, votes in zip(asks, counted, strict=False)]
+        if counted and (len(counted) != len(asks) or max(left) <= 0):
+            raise InputError(f"expected draws of {self.job.sample!r} that are still to come; got {counted} for {asks}")
         if wrong := next((ask for ask in asks if ask.draws < 1), None):
             raise InputError(f"expected a query to ask for at least 1 draw; got {wrong}")
         none = [0] * (self.job.query.classes + 1)

@@ -72,6 +72,13 @@ def scaling(factor: float) -> Callable[[Tensor], Tensor]:
     return lambda x: factor * x
 
 
+def with_keyword(factor: float) -> Callable[..., Tensor]:
+    def scaled(x: Tensor, *, by: float = factor) -> Tensor:
+        return by * x
+
+    return scaled
+
+
 def patched(network: nn.Module, factor: float) -> None:
     network.forward = lambda x: factor * x.flatten(1)[:, :3]  # type: ignore[method-assign]
 
@@ -89,6 +96,7 @@ CHANGES: dict[str, Callable[[nn.Module, float], object]] = {
     "hook before": lambda n, v: n.linear.register_forward_pre_hook(scaling(v)),
     "patched": patched,
     "patched layer": lambda n, v: setattr(n.linear, "forward", scaling(v)),
+    "keyword default": lambda n, v: setattr(n, "act", with_keyword(v)),
     "list of tensors": lambda n, v: setattr(n, "inner", [nn.Parameter(torch.full((2, 2), v))]),
 }
 

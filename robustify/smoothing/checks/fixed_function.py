@@ -6,8 +6,8 @@ classifier, denoiser and all, is shown eight noisy images, the *probes*, again a
 rounding alone.
 
 **Before a run** one batch holds the probes among copies of the first of them, which must agree at all places. In lower
-precision than float32, two more batches show the probes at other places: at the end, in reverse order, after bright
-extremes of all noise levels; and at the beginning, before gray.
+precision than float32, and where a batch has no room for sixteen images, two more compositions show the probes at other
+places: at the end, in reverse order, after bright extremes of all noise levels; and at the beginning, before gray.
 
 The probes are noisy copies of two pictures, as draws are of one: what a network does to images that are alike shows.
 
@@ -76,8 +76,8 @@ class Margin:
 class FixedFunction:
     """The evidence that a base function is one fixed function, and the margin under which it is.
 
-    Costs one forward pass, or three in lower precision than float32; more where a batch has no room for sixteen
-    images, 24 at most. During a run a `Watch` shows the probes again.
+    Costs one forward pass, or three in lower precision than float32; 3 to 24 where a batch has no room for sixteen
+    images. During a run a `Watch` shows the probes again.
 
     Arguments:
         probes: The base function, and the images that it is shown.
@@ -94,14 +94,14 @@ class FixedFunction:
         self._most = max(LEAST, _ROUNDINGS * rounding) / 2
         self._expected, spread = probes.among_copies()
         self._scale = _scale(self._expected, probes.sigmas)
-        _check_sizes(self._expected)
         differences = [spread]
-        if thorough or rounding > _EXACT:
+        if thorough or rounding > _EXACT or probes.batches > 1:
             differences += [difference(self._expected, again()) for again in self._elsewhere]
         seen = max(differences) / self._scale
         if seen > self._most:
             self._refuse(seen, self._most)
         self.margin = Margin(max(LEAST, min(2 * self._most, _power_of_two(4 * seen))), self._scale)
+        _check_leads(self._expected, self.margin)
         self.compared, self.refused = len(differences) - 1, False
 
     @property
@@ -164,19 +164,18 @@ def _scale(logits: Logits, sigmas: Sequence[float]) -> float:
     return _power_of_two(float(logits[finite].abs().max())) or 1.0  # all logits may be 0
 
 
-def _check_sizes(logits: Logits) -> None:
-    """Refuses logits of which some are so large that rounding hides how the others differ, as masks are.
+def _check_leads(logits: Logits, margin: Margin) -> None:
+    """Refuses logits whose leads would all count, were it not for the size of others that do not lead, as masks are.
 
     Raises:
-        ModelError: If the leads of all probes are within the smallest margin because of others that never lead.
+        ModelError: If so, for no vote could ever count.
     """
-    sizes = logits.where(logits.isfinite(), 0.0).abs()
-    leads = logits.topk(2, dim=1).values
-    hidden = LEAST * sizes.amax(dim=1) >= leads[:, 0] - leads[:, 1]
-    if bool((hidden & (sizes.amax(dim=1) > 1_000 * leads.abs().amax(dim=1).clamp(min=1e-30))).all()):
+    first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+    lead, own = first - second, margin.share * torch.maximum(first.abs(), second.abs())
+    if bool(((lead > own) & (lead <= margin.share * margin.scale)).all()):
         raise ModelError(
-            f"no vote could count: the leading logits are about {float(leads.abs().max()):.2g}, others are "
-            f"{float(sizes.max()):.2g} in size, beside which their differences may be rounding.\n"
+            f"no vote could count: the leading logits are at most {float(first.abs().max()):.2g} in size, others "
+            f"{margin.scale:.2g}, beside which their differences may be rounding.\n"
             "  Where classes are masked by a large negative number, use one such as -100."
         )
 

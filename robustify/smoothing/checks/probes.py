@@ -50,6 +50,11 @@ class Probes:
         images = torch.stack([_noisy(i, shape, sigma) for i, sigma in enumerate(levels)]).to(device)
         return cls(base, sigmas, batch, images, torch.tensor(levels, dtype=torch.float64))
 
+    @property
+    def batches(self) -> int:
+        """Number of batches that show all images once: 1 where a batch has room for as many mates."""
+        return len(self._groups())
+
     def among_copies(self) -> tuple[Logits, float]:
         """Logits of the images spread over copies of the first; and the largest difference among those copies."""
         found = [self._among_copies(group) for group in self._groups()]
@@ -71,10 +76,15 @@ class Probes:
         )
 
     def before_gray(self) -> Logits:
-        """Logits of the images at the beginning of a batch, gray after them, as the last batch of a run is filled."""
+        """Logits of the images at the beginning of a batch, gray after them, as the last batch of a run is filled.
+
+        Where they need several batches, the last images come first: what takes turns from call to call shows.
+        """
         gray = torch.full_like(self.images[:1], 0.5).expand(self.batch, *self.images.shape[1:])
         levels = torch.full((self.batch,), self.sigmas[0], dtype=torch.float64)
-        return torch.cat([self._placed(group, torch.arange(len(group)), gray, levels) for group in self._groups()])
+        backwards = self._groups()[::-1]
+        found = [self._placed(group, torch.arange(len(group)), gray, levels) for group in backwards]
+        return torch.cat(found[::-1])
 
     def _groups(self) -> list[range]:
         """Indices of images that go through one batch together."""

@@ -48,7 +48,9 @@ class Watch:
         """Number of places of the next batch that are for probes; 0 in batches of one image."""
         if self._first:
             return probes_in_first(self._batch)
-        return int(self._batch > 1 and self._unseen + self._batch >= EVERY)
+        # Now sooner, now later, so that no rhythm of the network's own hides from the probes.
+        wait = EVERY * (1 - self._share / 2)
+        return int(self._batch > 1 and self._unseen + self._batch >= wait)
 
     def take(self) -> Shown:
         """The probes of the next batch, as many as `probes_due` said."""
@@ -58,7 +60,12 @@ class Watch:
         self._unseen = 0 if due else self._unseen + self._batch
         self._batches += 1
         shown = list(which)
-        return Shown(which, p.images[shown], p.levels[shown].tolist(), self._batches * _GOLDEN % 1)
+        return Shown(which, p.images[shown], p.levels[shown].tolist(), self._share)
+
+    @property
+    def _share(self) -> float:
+        """A number in [0, 1) that is another for each batch."""
+        return self._batches * _GOLDEN % 1
 
     def compare(self, shown: Shown, logits: Logits) -> None:
         """Compares the logits of the probes just shown with those before the run.

@@ -228,6 +228,20 @@ class TestInjectedFaults:
         with pytest.raises(ModelError, match=r"(?s)no vote could count.*such as -100"):
             certify(model)
 
+    @pytest.mark.parametrize("batch", [2, 3, 4, 5, 8, 15, 16, 33, 64])
+    def test_two_networks_that_take_turns_are_found(self, batch: int) -> None:
+        for n0, n in ((10, 40), (37, 137), (64, 500), (100, 100)):
+            model, network, _ = build()
+            calls: list[int] = []
+
+            def in_turn(x: Tensor, calls: list[int] = calls) -> Tensor:
+                calls.append(len(x))
+                return x + 0.05 * (len(calls) % 2)
+
+            network.fault = in_turn
+            with pytest.raises(ModelError, match="no fixed function"):
+                model.certify(IMAGE, n=n, n0=n0, batch=batch, seed=1)
+
     def test_settings_that_change_inside_an_object_are_found_in_the_next_request(self) -> None:
         model, network, _ = build()
         settings = {"centre": False}
