@@ -1,6 +1,8 @@
 """What several test files share: pictures with texture, networks whose every weight matters, a tiny CLIP."""
 
 import json
+import sys
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from robustify import SmoothedClassifier
 from robustify.data import Sample
 from tests import toys
 from tests.toys import Awaken, MakePicture, Tokenize
+from tests.toys_plugins import GROUP, SOURCE, Install
 
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
@@ -150,3 +153,25 @@ def samples() -> list[Sample]:
 def out(tmp_path: Path) -> Path:
     """A run folder that does not exist yet."""
     return tmp_path / "run"
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Puts a distribution with one module and one entry point on `sys.path`, as pip would."""
+    installed: list[str] = []
+
+    def install(
+        distribution: str, name: str, module: str, code: str = SOURCE, *, group: str = GROUP, attribute: str = ""
+    ) -> None:
+        folder = tmp_path / distribution
+        info = folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (folder / f"{module}.py").write_text(code)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}{attribute}\n")
+        monkeypatch.syspath_prepend(folder)
+        installed.append(module)
+
+    yield install
+    for module in installed:
+        sys.modules.pop(module, None)

@@ -94,7 +94,7 @@ class TestView:
     @BACKENDS
     @pytest.mark.parametrize(("name", "options", "size"), STAYING.values(), ids=STAYING)
     def test_that_stays_is_made_at_once(self, name: str, options: dict[str, object], size: int, backend: str) -> None:
-        """From the picture's own pixels, of which there may be more than the network sees."""
+        """Pixels come from the picture itself, which may have more of them than the network sees."""
         _, preprocessing = made(name, backend, options)
         geometry = preprocessing.geometry
         assert geometry.keeps_view(preprocessing.size, (size, size))

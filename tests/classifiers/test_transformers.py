@@ -1,8 +1,6 @@
 """A transformers model behind our boundary gives the logits of its own image processor and model."""
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,91 +8,17 @@ import transformers
 from PIL import Image as PILImage
 from torch import Tensor, nn
 from transformers import (
-    AutoImageProcessor,
-    ResNetConfig,
-    ResNetForImageClassification,
     TimmWrapperConfig,
     TimmWrapperForImageClassification,
     TimmWrapperImageProcessor,
-    ViTConfig,
-    ViTForImageClassification,
     ViTImageProcessor,
-    ViTModel,
 )
 
-from robustify import robustify
-from robustify.classifiers import ImageClassifier
-from robustify.classifiers.transformers import load, names, wrap
+from robustify.classifiers.transformers import wrap
 from robustify.contract import InputContract
-from robustify.errors import InputError, ModelError
+from robustify.errors import InputError
 from robustify.smoothing.inputs import to_pixels
-
-MEAN, STD = [0.15, 0.45, 0.8], [0.4, 0.2, 0.3]
-EDGES = {"height": 32, "width": 32}
-FAMILIES = {
-    "squash": ("ViTImageProcessor", {"size": EDGES, "image_mean": MEAN, "image_std": STD}),
-    "half": ("ViTImageProcessor", {"size": EDGES}),
-    "bicubic": ("ViTImageProcessor", {"size": EDGES, "image_mean": MEAN, "image_std": STD, "resample": 3}),
-    "clip": ("CLIPImageProcessor", {"size": {"shortest_edge": 37}, "crop_size": EDGES}),
-    "imagenet": ("BitImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": EDGES}),
-    "crop only": ("BitImageProcessor", {"do_resize": False, "crop_size": EDGES, "image_mean": MEAN}),
-    "zero-one": ("ViTImageProcessor", {"size": EDGES, "do_normalize": False}),
-    "crop share": ("ConvNextImageProcessor", {"size": {"shortest_edge": 32}, "image_mean": MEAN}),
-    "normalises twice": ("EfficientNetImageProcessor", {"size": EDGES, "image_mean": MEAN, "image_std": STD}),
-    "normalises, then divides": (
-        "EfficientNetImageProcessor",
-        {"size": EDGES, "image_std": STD, "rescale_factor": 1 / 127.5, "rescale_offset": True},
-    ),
-    "divides alone": ("EfficientNetImageProcessor", {"size": EDGES, "image_std": STD, "do_normalize": False}),
-    "no top": ("EfficientNetImageProcessor", {"size": EDGES, "image_mean": MEAN, "include_top": False}),
-    "blue, green, red": ("MobileViTImageProcessor", {"size": {"shortest_edge": 36}, "crop_size": EDGES}),
-    "not flipped": (
-        "MobileViTImageProcessor",
-        {"size": {"shortest_edge": 36}, "crop_size": EDGES, "do_flip_channel_order": False},
-    ),
-    "rescales otherwise": ("ViTImageProcessor", {"size": EDGES, "image_mean": MEAN, "rescale_factor": 1 / 127.5}),
-    "does not rescale": ("ViTImageProcessor", {"size": EDGES, "do_rescale": False, "image_mean": [99, 110, 140]}),
-    "bytes": ("ViTImageProcessor", {"size": EDGES, "do_rescale": False, "do_normalize": False}),
-    "crop beyond the picture": ("CLIPImageProcessor", {"size": {"shortest_edge": 20}, "crop_size": EDGES}),
-    "crop, then resize": ("PerceiverImageProcessor", {"size": EDGES, "crop_size": {"height": 40, "width": 40}}),
-}
-
-
-def vit(**changes: object) -> ViTForImageClassification:
-    """A small network for 32×32 images."""
-    config = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    return ViTForImageClassification(
-        ViTConfig(**{**config, "image_size": 32, "patch_size": 8, "num_labels": 5, **changes})
-    )
-
-
-def resnet(**changes: object) -> ResNetForImageClassification:
-    """A small network for images of any size."""
-    config = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic", "num_labels": 5}
-    return ResNetForImageClassification(ResNetConfig(**{**config, **changes}))
-
-
-def logits(classifier: ImageClassifier, picture: PILImage.Image) -> Tensor:
-    """Ours: picture to pixels, pixels to logits; sigma is 0 and there is no denoiser."""
-    p = classifier.preprocessing
-    pixels = to_pixels(picture, p, InputContract(p.channels, *p.size))
-    with torch.no_grad():
-        return classifier(pixels.unsqueeze(0))
-
-
-def hf_logits(model: nn.Module, processor: object, picture: PILImage.Image) -> Tensor:
-    """transformers': its processor, its model."""
-    with torch.no_grad():
-        return model(**processor(images=picture, return_tensors="pt")).logits
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, awaken: Callable[[nn.Module], nn.Module]) -> Path:
-    """A model and its image processor as transformers saves them."""
-    place = tmp_path_factory.mktemp("hf")
-    awaken(vit(id2label={i: f"label {i}" for i in range(5)})).save_pretrained(place)
-    ViTImageProcessor(size=EDGES, image_mean=MEAN, image_std=STD, resample=3).save_pretrained(place)
-    return place
+from tests.classifiers.hf_toys import EDGES, FAMILIES, MEAN, STD, hf_logits, logits, resnet, vit
 
 
 class TestPipeline:
@@ -265,118 +189,3 @@ class TestProcessorThatDoesSomethingElse:
     ) -> None:
         with pytest.raises(InputError, match=rf"fixed output size; {name} makes .*\n.*crop_size"):
             wrap(awaken(vit()), getattr(transformers, name)(**options))
-
-
-class TestModel:
-    @pytest.mark.parametrize("part", ["", "vit", "classifier"])
-    def test_training_mode_is_refused_and_left_as_it_was(
-        self, part: str, awaken: Callable[[nn.Module], nn.Module]
-    ) -> None:
-        model = awaken(vit())
-        module = model.get_submodule(part).train()
-        with pytest.raises(ModelError, match=r"training mode.*\n.*model\.eval\(\)"):
-            wrap(model, ViTImageProcessor(size=EDGES))
-        assert module.training
-
-    def test_without_a_head_is_refused(self) -> None:
-        with pytest.raises(ModelError, match=r"image classification; got ViTModel.*\n.*AutoModelForImage"):
-            wrap(ViTModel(vit().config).eval(), ViTImageProcessor(size=EDGES))
-
-    def test_with_two_heads_is_accepted(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
-        config = transformers.DeiTConfig(**vit().config.to_diff_dict())
-        model = awaken(transformers.DeiTForImageClassificationWithTeacher(config))
-        assert len(wrap(model, ViTImageProcessor(size=EDGES)).labels) == 5
-
-    def test_processor_of_another_size_is_refused(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
-        with pytest.raises(ModelError, match=r"\(4, 3, 48, 48\).*\n.*size"):
-            wrap(awaken(vit()), ViTImageProcessor(size={"height": 48, "width": 48}))
-
-    @pytest.mark.parametrize(
-        "head",
-        [{"num_labels": 1}, {"problem_type": "multi_label_classification"}, {"problem_type": "regression"}],
-        ids=str,
-    )
-    def test_head_that_chooses_no_class_is_refused(
-        self, head: dict[str, object], awaken: Callable[[nn.Module], nn.Module]
-    ) -> None:
-        with pytest.raises(ModelError, match=r"one of at least 2 classes; ViTForImageClassification has num_labels="):
-            wrap(awaken(vit(**head)), ViTImageProcessor(size=EDGES))
-
-    def test_no_head_is_refused(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
-        """It returns features as `logits`, 16 of them here."""
-        with pytest.raises(ModelError, match=r"no classification head \(num_labels=0\)"):
-            wrap(awaken(vit(num_labels=0)), ViTImageProcessor(size=EDGES))
-
-    def test_head_for_one_label_is_accepted(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
-        model = awaken(vit(problem_type="single_label_classification"))
-        assert len(wrap(model, ViTImageProcessor(size=EDGES)).labels) == 5
-
-    def test_head_that_was_replaced_by_hand(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
-        model = awaken(vit())
-        model.classifier = nn.Linear(16, 3).eval()
-        processor = ViTImageProcessor(size=EDGES)
-        assert wrap(model, processor).labels == ("0", "1", "2")
-        named = robustify(model, processor=processor, classes=["cat", "dog", "fox"], sigma=0.5)
-        assert named.classifier.labels == ("cat", "dog", "fox")
-
-    def test_labels_that_several_classes_share_are_numbered(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
-        model = awaken(vit(num_labels=3, id2label={0: "crane", 1: "fox", 2: "crane"}))
-        with pytest.warns(UserWarning, match="the name of another class"):
-            assert wrap(model, ViTImageProcessor(size=EDGES)).labels == ("crane", "fox", "crane (2)")
-
-    def test_random_weights_are_not_called_by_the_name_of_trained_ones(self) -> None:
-        """A configuration knows the name that it was loaded by, also where the weights were not."""
-        config = vit().config
-        config._name_or_path = "google/vit-base-patch16-224"
-        classifier = wrap(ViTForImageClassification(config).eval(), ViTImageProcessor(size=EDGES))
-        assert classifier.name == "hf:ViTForImageClassification (random weights)"
-
-    def test_labels_and_name(self, awaken: Callable[[nn.Module], nn.Module]) -> None:
-        model = awaken(vit(num_labels=3, id2label={0: "zero", 1: "one", 2: "two"}))
-        classifier = wrap(model, ViTImageProcessor(size=EDGES))
-        assert classifier.labels == ("zero", "one", "two")
-        assert classifier.name == "hf:ViTForImageClassification"
-        assert wrap(model, ViTImageProcessor(size=EDGES), name="mine").name == "mine"
-
-
-class TestLoad:
-    def test_folder(self, folder: Path, picture: Callable[..., PILImage.Image]) -> None:
-        classifier = load(str(folder))
-        model = ViTForImageClassification.from_pretrained(folder).eval()
-        expected = hf_logits(model, AutoImageProcessor.from_pretrained(folder), picture())
-        torch.testing.assert_close(logits(classifier, picture()), expected, rtol=1e-5, atol=1e-5)
-        assert classifier.labels == tuple(f"label {i}" for i in range(5))
-        assert classifier.name == f"hf:{folder}"
-        assert classifier.licence is None
-        assert not any(module.training for module in classifier.modules())
-
-    def test_licence_is_the_model_cards(self, folder: Path, tmp_path: Path) -> None:
-        copy = shutil.copytree(folder, tmp_path / "copy")
-        (copy / "README.md").write_text("---\nlicense: bsd-3-clause\n---\n")
-        assert load(str(copy)).licence == "bsd-3-clause"
-
-    @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "preprocessor_config.json"])
-    def test_folder_that_lacks_a_file(self, missing: str, folder: Path, tmp_path: Path) -> None:
-        copy = shutil.copytree(folder, tmp_path / "copy")
-        (copy / missing).unlink()
-        with pytest.raises(InputError, match=str(copy)):
-            load(str(copy))
-
-    def test_folder_with_damaged_weights(self, folder: Path, tmp_path: Path) -> None:
-        copy = shutil.copytree(folder, tmp_path / "copy")
-        (copy / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
-        with pytest.raises(InputError, match="transformers cannot load an image classifier"):
-            load(str(copy))
-
-    def test_backbone_would_get_a_random_head(self, folder: Path, tmp_path: Path) -> None:
-        copy = shutil.copytree(folder, tmp_path / "copy")
-        ViTModel(vit().config).save_pretrained(copy)
-        with pytest.raises(ModelError, match=r"lacks weights for \['classifier\.bias.*random"):
-            load(str(copy))
-
-    def test_missing_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="there is no folder"):
-            load(str(tmp_path / "nowhere"))
-
-    def test_lists_no_names(self) -> None:
-        assert names() == names("*") == []

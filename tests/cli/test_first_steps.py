@@ -48,7 +48,7 @@ def test_shells_complete_commands(shell: str) -> None:
 
 
 def test_status_imports_nothing_that_takes_long(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
-    """Of a run it reads numbers only: torch, models' libraries, pictures and bars stay out."""
+    """The command reads numbers only: torch, models' libraries, pictures and bars stay out."""
     certify_dataset(model, samples, out, Settings(n=40, n0=20))
     code = (
         "import sys; from robustify.cli.status import status; from pathlib import Path; status(Path(sys.argv[1])); "

@@ -54,7 +54,7 @@ class TestLoad:
             load(str(copy))
 
     def test_latent_pipeline_is_refused_before_its_weights_are_read(self, folder: Path, tmp_path: Path) -> None:
-        """Of a name on the Hub, before gigabytes are downloaded."""
+        """A name on the Hub is refused before gigabytes are downloaded."""
         index = json.loads((folder / "model_index.json").read_text())
         index |= {"vae": ["diffusers", "AutoencoderKL"], "feature_extractor": [None, None], "force_zeros": True}
         (tmp_path / "model_index.json").write_text(json.dumps(index))

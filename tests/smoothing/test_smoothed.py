@@ -10,42 +10,18 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from robustify import Identity, ImageClassifier, Preprocessing, Settings, SmoothedClassifier, bars, robustify
+from robustify import ImageClassifier, Settings, SmoothedClassifier, bars, robustify
 from robustify.denoisers import Denoiser
 from robustify.errors import InputError, ModelError
-from robustify.smoothing.fingerprint import classifier_fingerprint
-from robustify.smoothing.noise import FloatNoise, GridNoise
 from robustify.smoothing.settings import Sampling
 from robustify.types import Pixels
-
-SIZE = (4, 4)
-PLAIN = Preprocessing(mean=(0.0,), std=(1.0,), size=SIZE)
-IMAGE = torch.full((1, *SIZE), 128 / 255)
-
-
-@final
-class HalfSpace(nn.Module):
-    """Class 1 where the mean direction exceeds an offset; distances to the border are known exactly."""
-
-    def __init__(self, distance: float) -> None:
-        super().__init__()
-        direction = torch.ones(16) / 4
-        self.weight = nn.Parameter(direction)
-        self.offset = float(direction @ IMAGE.flatten()) - distance
-
-    def forward(self, x: Tensor) -> Tensor:
-        margin = x.flatten(1) @ self.weight - self.offset
-        return torch.stack([-margin, margin], dim=1)
-
-
-def smooth(network: nn.Module, sigma: float = 0.5) -> SmoothedClassifier:
-    return SmoothedClassifier(ImageClassifier(network.eval(), PLAIN), Identity(), sigma=sigma)
+from tests.smoothing.half_space import IMAGE, PLAIN, SIZE, HalfSpace, smooth
 
 
 @pytest.mark.parametrize("distance", [0.3, 0.6, 1.0])
 @pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0])
 def test_radius_is_below_and_near_the_true_distance(distance: float, sigma: float) -> None:
-    """For a half-space the robust radius is the distance to its border: nothing may exceed it."""
+    """The robust radius of a half-space is the distance to its border: nothing may exceed it."""
     n = 20_000
     certificate = smooth(HalfSpace(distance), sigma).certify(IMAGE, n=n, batch=1_000, seed=3)
     assert certificate.label == 1
@@ -92,24 +68,6 @@ def test_a_given_seed_reproduces_and_is_flagged() -> None:
     assert not one.provenance.fresh
     assert fresh.provenance.fresh
     assert fresh.provenance.seed > 2**64  # 128 bits; a smaller one has chance 2^-64
-
-
-def test_the_certificate_names_everything_it_depends_on() -> None:
-    model = smooth(HalfSpace(0.3))
-    provenance = model.certify(IMAGE, n=200, n0=20, alpha=0.01, batch=50, seed=3).provenance
-    assert (provenance.plan.n, provenance.plan.n0, provenance.plan.alpha, provenance.plan.sigma) == (200, 20, 0.01, 0.5)
-    assert 0 < provenance.plan.slack < 1e-9
-    assert (provenance.batch, provenance.seed, str(provenance.numerics)) == (50, 3, "float32")
-    assert provenance.contract.shape == (1, *SIZE)
-    assert provenance.classifier == classifier_fingerprint(model.classifier)
-
-
-def test_another_weight_is_another_classifier() -> None:
-    model = smooth(HalfSpace(0.3))
-    before = classifier_fingerprint(model.classifier)
-    with torch.no_grad():
-        model.classifier.network.weight[0] += 1e-6
-    assert classifier_fingerprint(model.classifier) != before
 
 
 def test_every_kind_of_input_gives_the_same_certificate() -> None:
@@ -286,30 +244,6 @@ def test_float_pixels_must_be_quantised_or_declared() -> None:
     assert certificate.provenance.plan.slack == 0
 
 
-@final
-class LooksAtTheGrid(nn.Module):
-    """Voracek and Hein's attack: float noise on 1 keeps fewer low bits than float noise on 0."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        steps = x.flatten(1) * 2**24
-        coarse = (steps == steps.round()).all(dim=1).float()
-        return torch.stack([1 - coarse, coarse], dim=1)
-
-
-TWO = Preprocessing(mean=(0.0,), std=(1.0,), size=(1, 2))
-
-
-@pytest.mark.parametrize(("soundness", "fooled"), [("float", True), ("grid", False)])
-def test_float_noise_can_be_fooled_and_grid_noise_can_not(soundness: str, fooled: bool) -> None:
-    model = SmoothedClassifier(ImageClassifier(LooksAtTheGrid().eval(), TWO), Identity(), sigma=0.5)
-    settings: dict[str, Any] = {"n": 10_000, "soundness": soundness, "batch": 1_000, "seed": 1}
-    bright = model.certify(torch.ones(1, 1, 2), **settings)
-    dark = model.certify(torch.zeros(1, 1, 2), **settings)
-    distance = math.sqrt(2)
-    contradiction = max(bright.radius, dark.radius) > distance and dark.label != bright.label
-    assert contradiction == fooled
-
-
 def test_a_decision_takes_few_draws_and_holds_at_its_radius() -> None:
     model = smooth(HalfSpace(0.6))
     yes = model.certify(IMAGE, radius=[0.25, 0.4], seed=3)
@@ -349,89 +283,6 @@ def test_batches_and_batch_mates_never_change_an_answer(settings: dict[str, Any]
     assert len({looks for *_, looks in expected.values()}) == 5
     for names, batch in [(list(images), 33), (list(reversed(images)), 500), (["image 3"], 64), (["image 2"], 7)]:
         assert certified(names, batch) == {name: expected[name] for name in names}
-
-
-def test_another_preprocessing_is_another_classifier() -> None:
-    means = (0.4854, 0.4855)
-    hashes = {
-        classifier_fingerprint(ImageClassifier(HalfSpace(0.3).eval(), Preprocessing((mean,), (1.0,), SIZE)))
-        for mean in means
-    }
-    assert len(hashes) == 2
-
-
-def test_another_layer_setting_is_another_classifier() -> None:
-    def network(eps: float) -> nn.Module:
-        torch.manual_seed(0)
-        return nn.Sequential(nn.BatchNorm2d(1, eps=eps), nn.Flatten(), nn.Linear(16, 2)).eval()
-
-    assert len({classifier_fingerprint(ImageClassifier(network(eps), PLAIN)) for eps in (1e-5, 1e-5, 1e-3)}) == 2
-
-
-def scaled(add: Any, factor: float) -> Any:  # noqa: ANN401
-    return lambda self, image, noise, out: add(self, image, (factor * noise).astype(noise.dtype), out)
-
-
-def repeated(add: Any) -> Any:  # noqa: ANN401
-    return lambda self, image, noise, out: add(self, image, np.broadcast_to(noise[:1], noise.shape), out)
-
-
-@pytest.mark.parametrize("fault", [lambda add: scaled(add, 0.8), lambda add: scaled(add, 1.2), repeated])
-@pytest.mark.parametrize("soundness", ["grid", "float"])
-def test_wrong_noise_makes_no_certificate(fault: Any, soundness: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
-    law = {"grid": GridNoise, "float": FloatNoise}[soundness]
-    monkeypatch.setattr(law, "add", fault(law.add))
-    with pytest.raises(ModelError, match="was not fed independent"):
-        smooth(HalfSpace(0.3)).certify(IMAGE, n=2_000, soundness=soundness, seed=3)
-
-
-def test_another_precision_is_another_classifier_and_says_so() -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
-    full, half = (robustify(network, preprocessing=PLAIN, precision=p) for p in ("float32", "bfloat16"))
-    noisy = torch.rand(50, 1, *SIZE)
-    gap = (full.logits(noisy) - half.logits(noisy)).abs().max()
-    assert 0 < gap < 0.05
-    assert half.logits(noisy).dtype == torch.float32
-    assert str(half.certify(IMAGE, n=20, seed=1).provenance.numerics) == "float32, bfloat16 autocast"
-    assert "bfloat16 autocast" in repr(half)
-    with pytest.raises(InputError, match="expected precision float32, bfloat16, float16"):
-        robustify(network, preprocessing=PLAIN, precision="int8")
-
-
-@final
-class SharedLater(nn.Module):
-    """A half-space whose border moves by one random number per batch, but never for images of the first of 64."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = HalfSpace(0.3)
-        self.passes = 0
-        self.spared = torch.empty(0, dtype=torch.float64)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.passes += 1
-        sums = x.double().sum(dim=(1, 2, 3))
-        if len(x) == 64 and not len(self.spared):
-            self.spared = sums
-        shift = torch.randn(1, generator=torch.Generator().manual_seed(self.passes))
-        shift = shift * ((sums.unsqueeze(1) - self.spared).abs().lt(1e-6).logical_not().all(dim=1))
-        logits: Tensor = self.inner(x) + shift.unsqueeze(1) * torch.tensor([-1.0, 1.0])
-        return logits
-
-
-@pytest.mark.parametrize("settings", [{"n": 2_000}, {"radius": 0.3, "n0": 2_000}])
-def test_randomness_shared_in_batches_that_spares_the_probes_is_found_by_the_votes(
-    settings: dict[str, Any],
-) -> None:
-    with pytest.raises(ModelError, match="votes of one batch agree"):
-        smooth(SharedLater()).certify(IMAGE, **settings, seed=3)
-
-
-def test_independent_images_and_requests_are_no_evidence_of_sharing() -> None:
-    images = torch.stack([torch.full((1, *SIZE), level / 255) for level in range(100, 160, 2)])
-    certificates = smooth(HalfSpace(0.1)).certify(images, n=300, batch=64, seed=3)
-    assert len(certificates) == 30
 
 
 def test_predictions_on_the_grid_pay_for_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:

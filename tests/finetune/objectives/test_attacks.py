@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import final
 
@@ -8,48 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from robustify import Preprocessing, SmoothedClassifier, robustify
+from robustify import SmoothedClassifier
 from robustify.finetune.objectives.attacks import frozen, kl_noise_pgd, noisy_logits, smooth_pgd, smoothmix_path, within
 from robustify.finetune.objectives.losses import log_mean_softmax, mean_kl, smoothed_nll
-
-SIZE, SIGMA = (6, 6), 0.25
-PLAIN = Preprocessing(mean=(0.0,), std=(1.0,), size=SIZE)
-
-
-def smooth(network: nn.Module) -> SmoothedClassifier:
-    return robustify(network.eval(), preprocessing=PLAIN, denoiser=None, sigma=SIGMA)
-
-
-def convolutional(seed: int = 0, scale: float = 3.0) -> nn.Module:
-    torch.manual_seed(seed)
-    head = nn.Linear(4 * 36, 3)
-    nn.init.normal_(head.weight, std=scale / 12)
-    norm = nn.BatchNorm2d(4)
-    norm.running_mean.uniform_(-0.2, 0.2)
-    norm.running_var.uniform_(0.5, 2)
-    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), norm, nn.GELU(), nn.Dropout(0.5), nn.Flatten(), head)
-
-
-def linear(weight: Tensor) -> SmoothedClassifier:
-    layer = nn.Linear(weight.shape[1], len(weight), bias=False)
-    layer.weight.data = weight
-    return smooth(nn.Sequential(nn.Flatten(), layer))
-
-
-def scene(draws: int = 3, batch: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.rand(batch, 1, *SIZE, generator=generator)
-    noise = SIGMA * torch.randn(draws, batch, 1, *SIZE, generator=generator)
-    return pixels, torch.arange(batch) % 3, noise
+from tests.finetune.objectives.attacked import SIZE, attacks, convolutional, linear, norms, scene, smooth
 
 
 @pytest.fixture
 def model() -> SmoothedClassifier:
     return smooth(convolutional())
-
-
-def norms(change: Tensor) -> Tensor:
-    return change.flatten(-3).norm(dim=-1)
 
 
 @final
@@ -65,15 +31,6 @@ class Watched(nn.Module):
         modes = any(m.training for m in self.modules())
         self.seen.append((modes, any(p.requires_grad for p in self.parameters())))
         return self.network(x)
-
-
-def attacks(model: SmoothedClassifier) -> Iterator[Tensor]:
-    """The last point of each."""
-    pixels, labels, noise = scene()
-    target = log_mean_softmax(noisy_logits(model, pixels, noise)).detach()
-    yield smooth_pgd(model, pixels, labels, noise, epsilon=0.5, steps=3)
-    yield smoothmix_path(model, pixels, labels, noise, step_size=0.3, steps=3)[-1]
-    yield kl_noise_pgd(model, pixels, noise, target, epsilon=0.5, steps=3)
 
 
 def test_frozen_restores_each_modes_own_state() -> None:
@@ -261,51 +218,6 @@ def test_smooth_pgd_raises_the_loss_of_the_mean_prediction_not_the_mean_loss() -
     assert torch.allclose(step, (slope / norms(slope).view(-1, 1, 1, 1))[inside], atol=1e-3)
 
 
-def test_nothing_moves_where_there_is_no_gradient() -> None:
-    pixels, labels, noise = scene()
-    model = linear(torch.zeros(3, 36))
-    target = torch.full((4, 3), 1 / 3).log()
-    assert torch.equal(smooth_pgd(model, pixels, labels, noise, epsilon=0.5, steps=3), pixels)
-    assert all(torch.equal(p, pixels) for p in smoothmix_path(model, pixels, labels, noise, step_size=0.5, steps=3))
-    found = kl_noise_pgd(model, pixels, noise, target, epsilon=0.5, steps=3)
-    assert torch.allclose(found, noise, atol=1e-6)
-    still = kl_noise_pgd(model, pixels, 0 * noise, target, epsilon=0.5, steps=3)  # a denoiser that leaves nothing
-    assert torch.equal(still, 0 * noise)
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e3, 1e6])
-def test_tiny_and_huge_gradients_still_give_a_direction(scale: float) -> None:
-    """Their squares leave float32."""
-    weight = torch.zeros(2, 36)
-    weight[1, :2] = torch.tensor([3.0, 4.0]) * scale
-    pixels = torch.full((1, 1, *SIZE), 0.01)  # of small logits, so that even the large scale is not saturated
-    noise = -pixels.expand(1, 1, 1, *SIZE)
-    found = smooth_pgd(linear(weight), pixels, torch.tensor([0]), noise, epsilon=0.1, steps=1)
-    assert torch.allclose((found - pixels).flatten()[:2], torch.tensor([0.06, 0.08]), atol=1e-6)
-
-
-@pytest.mark.parametrize("scale", [1.0, 1e4])
-def test_attacks_under_autocast_are_finite_for_saturated_predictions(scale: float) -> None:
-    model = smooth(convolutional(scale=scale))
-    pixels, labels, noise = scene()
-    certain = torch.nn.functional.one_hot(labels, 3).float().log()
-    with torch.autocast("cpu", torch.bfloat16):
-        found = list(attacks(model))
-        found.append(kl_noise_pgd(model, pixels, noise, certain, epsilon=0.5, steps=3))
-    assert all(bool(f.isfinite().all()) for f in found)
-    assert all(f.dtype == torch.float32 for f in found)
-
-
-def test_training_after_an_attack_under_autocast_still_has_gradients(model: SmoothedClassifier) -> None:
-    """Autocast keeps lowered copies of weights; one made while the weight was frozen would pass no gradient."""
-    pixels, labels, noise = scene()
-    with torch.autocast("cpu", torch.bfloat16):
-        smooth_pgd(model, pixels, labels, noise, epsilon=0.5, steps=2)
-        loss = smoothed_nll(noisy_logits(model, pixels, noise), labels).mean()
-    loss.backward()
-    assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in model.parameters() if p.ndim > 1)
-
-
 @given(epsilon=st.floats(0, 10), seed=st.integers(0, 100))
 def test_within_shortens_long_changes_only(epsilon: float, seed: int) -> None:
     change = torch.randn(5, 1, 3, 3, generator=torch.Generator().manual_seed(seed))
@@ -316,18 +228,3 @@ def test_within_shortens_long_changes_only(epsilon: float, seed: int) -> None:
     assert torch.allclose(
         found * norms(change)[:, None, None, None], change * norms(found)[:, None, None, None], atol=1e-4
     )
-
-
-def test_slopes_do_not_vanish_in_float16() -> None:
-    """Where a prediction is nearly certain, they are far below what float16 can say."""
-    model = smooth(convolutional(scale=60.0))
-    pixels, _, noise = scene()
-    with torch.no_grad():
-        logits = noisy_logits(model, pixels, noise)
-    target = log_mean_softmax(logits)
-    assert float(mean_kl(target, logits).min()) < 1e-6
-    exact = kl_noise_pgd(model, pixels, noise, target, epsilon=0.5, steps=1)
-    with torch.autocast("cpu", torch.float16):
-        found = kl_noise_pgd(model, pixels, noise, target, epsilon=0.5, steps=1)
-    alike = torch.cosine_similarity((found - noise).flatten(2), (exact - noise).flatten(2), dim=2)
-    assert float(alike.min()) > 0.9

@@ -76,7 +76,7 @@ def test_a_step_is_the_published_one(make_model: MakeModel, stripes: Stripes, tm
 def test_every_step_follows_the_schedules(
     precision: str, make_model: MakeModel, stripes: Stripes, tmp_path: Path
 ) -> None:
-    """By hand: each step's rate, its share by depth, weight decay, and the gradient clipped as it is, not as scaled."""
+    """Each step's rate, share by depth, weight decay and clipping, worked out by hand: gradients clip as they are."""
     recipe = Recipe(
         Slope(),
         epochs=2,
@@ -122,7 +122,7 @@ def test_every_step_of_every_seed_drops_other_units(make_model: MakeModel, strip
 
 
 def test_what_is_not_recognised_is_counted_by_class(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
-    """By hand, with a rate that changes nothing."""
+    """Shares by class, counted by hand, with a rate that changes nothing."""
     recipe = replace(RECIPE, epochs=1, warmup=0.0, learning_rate=1e-12, final_learning_rate=0.0, micro_batch=3)
     model = make_model()
     examples = Examples(model, *stripes)
