@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor, nn
 
+from robustify.certificates.choice import family_of
+from robustify.certificates.family import Family
 from robustify.classifiers import ImageClassifier, Preprocessing, ZeroShotModel, wrap
 from robustify.denoisers import Denoiser, Identity
 from robustify.denoisers.wrap import wrap as wrap_denoiser
@@ -61,6 +63,8 @@ def robustify(
             `"hf:google/vit-base-patch16-224"`; the folder of a saved model; or a model of this process, in evaluation
             mode.
         options: The fields of `RobustifyOptions` as keywords, such as `denoiser=`, `sigma=` and `classes=`.
+            `sigma=(0.25, 0.5, 1.0)` makes a cascade, `mix=0.9` a mixture with the classifier alone, and
+            `certificate=` takes any other family.
 
     Raises:
         InputError: If the arguments do not fit each other.
@@ -68,16 +72,16 @@ def robustify(
         ModelError: If no certificate would hold for the model.
         RunError: If training cannot start or go on in its folder.
     """
-    o = options
+    o, family = options, family_of(options.sigma, options.certificate, options.mix)
     _check_learning(o)
     found = _taking_colours(_classifier(model, o)) if o.gray else _classifier(model, o)
     denoiser = _denoiser(o.denoiser, found)
     if o.tuned is not None:
-        found = _tuned(Path(o.tuned), found, denoiser, o.sigma)
+        found = _tuned(Path(o.tuned), found, denoiser, family)
     if o.device is not None:
         found.to(_usable(o.device))
         denoiser.to(o.device)
-    smoothed = SmoothedClassifier(found, denoiser, sigma=o.sigma, precision=o.precision, compiled=o.compiled)
+    smoothed = SmoothedClassifier(found, denoiser, family=family, precision=o.precision, compiled=o.compiled)
     if o.gray and smoothed.contract.channels > 1:
         raise InputError(f"gray=True is for models of gray pictures; leave it out: {found.name} works in colour")
     return smoothed if o.tune is None else _tune(smoothed, o)
@@ -144,12 +148,13 @@ def _named(classifier: ImageClassifier, classes: Sequence[str]) -> ImageClassifi
     return named
 
 
-def _tuned(folder: Path, classifier: ImageClassifier, denoiser: Denoiser, sigma: float) -> ImageClassifier:
-    """The classifier as a training run left it."""
+def _tuned(folder: Path, classifier: ImageClassifier, denoiser: Denoiser, family: Family) -> ImageClassifier:
+    """The classifier as a training run left it; warns where none of the noise levels is that of training."""
     from robustify.finetune import load_tuned, tuned_for
 
-    if difference := tuned_for(folder, denoiser, sigma):
-        warnings.warn(difference, stacklevel=4)
+    differences = [tuned_for(folder, denoiser, sigma) for sigma in family.levels]
+    if differences and all(differences):
+        warnings.warn(str(differences[0]), stacklevel=4)
     return load_tuned(folder, classifier)
 
 

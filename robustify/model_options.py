@@ -1,6 +1,6 @@
 """How a classifier becomes a smoothed one, as options of Python and of the command line alike."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -17,7 +17,12 @@ class ModelOptions:
             pipeline; in Python also a diffusers pipeline, a pair (network, scheduler) or a `Denoiser`. Without one:
             plain smoothing.
         tuned: Folder of a finished training run of this classifier, whose result is used.
-        sigma: Standard deviation of the noise, in [0, 1] pixels: more proves larger radii at less accuracy.
+        sigma: Standard deviation of the noise, in [0, 1] pixels: more proves larger radii at less accuracy. 0.25 where
+            nothing says otherwise. Several, on the command line with commas between, make a cascade.
+        mix: Weight, above 1/2 and at most 1, of the smoothed classifier in a mixture with the classifier alone, which
+            answers instead of abstaining.
+        certificate: Another family of certificates, by name, with settings after a colon: "name:setting=value,…"; in
+            Python also an object.
         precision: "float32", or "bfloat16" or "float16" by autocast: faster where the hardware has it, and another
             base classifier.
         compiled: Fuse the networks by torch.compile: a minute or so to start, faster after; again another base
@@ -34,7 +39,9 @@ class ModelOptions:
 
     denoiser: Any = None
     tuned: str | PathLike[str] | None = None
-    sigma: float = 0.25
+    sigma: float | Collection[float] | None = None
+    mix: float | None = None
+    certificate: Any = None
     precision: str = "float32"
     compiled: bool = False
     device: Any = None

@@ -8,13 +8,16 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, final
 
-from robustify.certificates.family import CERTIFICATES, Bound, Claim, Family, Look, Plan, Tally, View
+from robustify.certificates.family import CERTIFICATES, Bound, Claim, Family, Look, Plan, Subject, Tally
 from robustify.certificates.queries import ESTIMATION, SELECTION, Ask, CertifyingQuery
 from robustify.certificates.question import Question
 from robustify.certificates.radii import gaussian_radius, rival_bounds, strongest_rival
+from robustify.certificates.views import View
 from robustify.errors import InputError
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
+from robustify.smoothing.pipeline import Pipeline
+from robustify.types import Levels, Logits, Pixels
 from robustify.verify.arithmetic import normal_quantile, upper_tail
 from robustify.verify.problem import Problem
 
@@ -133,13 +136,13 @@ class TwoLevels(Family):
     sigmas: tuple[float, float]
 
     @property
-    def views(self) -> tuple[View, ...]:
-        return tuple(map(View, self.sigmas))
+    def levels(self) -> tuple[float, ...]:
+        return self.sigmas
 
-    def plan(self, question: Question, slack: Callable[[View], float]) -> TwoLevelsPlan:
+    def plan(self, question: Question, subject: Subject) -> TwoLevelsPlan:
         if question.n is None:
             raise InputError("two levels need a number of draws, n")
-        first, second = map(slack, self.views)
+        first, second = map(subject.slack, map(View, self.sigmas))
         return TwoLevelsPlan(self.sigmas, question.alpha, question.n0, question.n, (first, second))
 
     @classmethod
@@ -177,6 +180,15 @@ def _unproven(row: Row, bound: Bound, look: Look, sigma: float, slack: Fraction,
         yield Problem(row.sample, "radius", row.radius, f"no more than is proven at sigma = {sigma:g}")
 
 
+CHANGED = "tests.toys_family:classifier"
+"""A base function of its own."""
+
+
+def classifier(pipeline: Pipeline) -> Callable[[Pixels, Levels], Logits]:
+    """The classifier of a pipeline, whatever the noise level."""
+    return lambda pixels, _: pipeline.classifier(pixels)
+
+
 @final
 @dataclass
 class AgreeQuery:
@@ -211,7 +223,7 @@ class AgreePlan(Plan):
 
     @property
     def views(self) -> tuple[View, ...]:
-        return (View(0.0, "changed"),)
+        return (View(0.0, CHANGED),)
 
     @property
     def slacks(self) -> tuple[float, ...]:
@@ -247,13 +259,11 @@ class Agree(Family):
 
     name = "agree"
     checker = "tests.toys_family:agreement"
+    bases = (CHANGED,)
+    levels = ()
 
-    @property
-    def views(self) -> tuple[View, ...]:
-        return (View(0.0, "changed"),)
-
-    def plan(self, question: Question, slack: Callable[[View], float]) -> AgreePlan:
-        del slack
+    def plan(self, question: Question, subject: Subject) -> AgreePlan:
+        del subject
         return AgreePlan(*question.radii)
 
     @classmethod

@@ -50,11 +50,12 @@ class Certificate(Tallied):
     Arguments:
         sample: Name of the image; with the seed, it determines the image's noise.
         label: Index of the certified class; None where the classifier abstains.
-        name: Name of that class; None where the classifier abstains.
+        name: Name of the class that is answered, certified or not; None where the classifier abstains.
         radius: ℓ2 radius in [0, 1] pixels, exclusive; 0 where the classifier abstains.
         bounds: Bounds on the probabilities of the label and of every other class, one per view.
         tallies: Votes that chose the label and votes that certify it, with the counts at each look.
         provenance: Everything else that the claim depends on.
+        uncertified: Index of the class that is answered where none is certified; None where nothing is answered.
     """
 
     sample: str
@@ -64,6 +65,7 @@ class Certificate(Tallied):
     bounds: tuple[Bound, ...]
     tallies: tuple[Tally, ...]
     provenance: Provenance
+    uncertified: int | None = None
 
     @property
     def abstained(self) -> bool:
@@ -80,8 +82,10 @@ class Certificate(Tallied):
             p: Order of the norm, at least 1; `math.inf` for the largest change of any pixel.
 
         Raises:
-            InputError: If p is less than 1.
+            InputError: If p is less than 1, or the certificate's radius is not in the ℓ2 norm.
         """
+        if self.provenance.plan.norm != "ℓ2":
+            raise InputError(f"expected a certificate of an ℓ2 radius; got one of {self.provenance.plan.axis}")
         if not p >= 1:
             raise InputError(f"expected a norm of p >= 1; got {p}")
         if p <= 2:
@@ -97,7 +101,7 @@ class Certificate(Tallied):
         """A few words under each heading of a table."""
         return {
             "label": "abstains" if self.name is None else self.name,
-            "radius": f"{floor(self.radius):.3f}" if self.name is not None else "–",
+            "radius": f"{floor(self.radius):.3f}" if self.label is not None else "–",
             "votes": f"{max(self.votes):,} of {self.tested.draws:,}",
         }
 
@@ -110,18 +114,17 @@ class Certificate(Tallied):
     def __str__(self) -> str:
         e = self.provenance
         remarks = [e.plan.note] if e.plan.note else []
-        remarks += [f"{floor(100 * (1 - e.plan.alpha), 4):.10g} % confidence", f"n = {self.n:,}"]
+        remarks += [f"{floor(100 * (1 - e.plan.alpha), 4):.10g} % confidence"] if e.plan.alpha else ["without chance"]
+        remarks.append(f"n = {self.n:,}")
         if e.soundness != "grid":
             remarks.append("in real arithmetic")
         if not e.fresh:
             remarks.append("reproduction with a given seed")
         if self.label is None:
             asked = f" within {e.plan.radii[0]:g}" if e.plan.radii else ""
-            return f"abstains: no label is certain enough{asked} ({', '.join(remarks)})"
-        return (
-            f"{self.name}: no ℓ2 change below {floor(self.radius):.3f} of its {e.contract} "
-            f"changes the smoothed prediction ({', '.join(remarks)})"
-        )
+            told = "abstains" if self.name is None else f"{self.name}, not certified"
+            return f"{told}: no label is certain enough{asked} ({', '.join(remarks)})"
+        return f"{self.name}: {e.plan.statement(f'{floor(self.radius):.3f}', str(e.contract))} ({', '.join(remarks)})"
 
 
 def conclude(query: CertifyingQuery, *, sample: str, provenance: Provenance, labels: tuple[str, ...]) -> Certificate:
@@ -135,5 +138,8 @@ def conclude(query: CertifyingQuery, *, sample: str, provenance: Provenance, lab
     """
     tallies = query.tallies
     claim = provenance.plan.certify_votes(tallies)
-    name = None if claim.label is None else labels[claim.label]
-    return Certificate(sample, claim.label, name, claim.radius, claim.bounds, tallies, provenance)
+    answer = claim.uncertified if claim.label is None else claim.label
+    name = None if answer is None else labels[answer]
+    return Certificate(
+        sample, claim.label, name, claim.radius, claim.bounds, tallies, provenance, uncertified=claim.uncertified
+    )

@@ -1,9 +1,10 @@
 """The pieces that all kinds of proof share: views, tallies, claims, plans, and families of certificates.
 
-A *family* of certificates is a frozen settings object, such as `Gaussian(sigma)`. Given a question, it makes a *plan*,
-which is fixed before the first draw. For each image the plan makes a *query*, which asks for draws and is told their
-votes. The counts are kept as *tallies*, and `certify_votes` proves a *claim* from them alone. The engine, runs,
-status, reports and verification use these pieces and never ask which family they belong to.
+A *family* of certificates is a frozen settings object, such as `Gaussian(sigma)`. Given a question and its subject (the
+space of the images, the classes), it makes a *plan*, which is fixed before the first draw. For each image the plan
+makes a *query*, which asks for draws of *views* and is told their votes. The counts are kept as *tallies*, and
+`certify_votes` proves a *claim* from them alone. The engine, runs, status, reports and verification use these pieces
+and never ask which family they belong to.
 """
 
 import math
@@ -12,29 +13,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
+from robustify.certificates.views import PIPELINE, View
+from robustify.contract import InputContract
 from robustify.errors import InputError, RunError
 from robustify.registry import Registry
 
 if TYPE_CHECKING:
+    from robustify.certificates.prediction import Poll
     from robustify.certificates.queries import CertifyingQuery
     from robustify.certificates.question import Question
-
-PIPELINE = "pipeline"
-"""Name of the base function of most views: denoise, then classify."""
 
 
 @final
 @dataclass(frozen=True)
-class View:
-    """The recipe of a draw: noise of one standard deviation is added, and one base function sees the result.
+class Subject:
+    """What a question is asked about.
 
     Arguments:
-        sigma: Standard deviation of the noise, in [0, 1] pixels; 0 where no noise is added.
-        base: Name of the base function.
+        contract: The space of the images.
+        classes: Number of classes.
+        slack: Gives, for a view, the largest difference between the chance of a vote under the noise that is drawn
+            and under ideal noise.
     """
 
-    sigma: float
-    base: str = PIPELINE
+    contract: InputContract
+    classes: int
+    slack: Callable[[View], float]
 
 
 class Look(NamedTuple):
@@ -88,13 +92,17 @@ class Claim(NamedTuple):
 
     Arguments:
         label: Index of the certified class; None where no radius is proven.
-        radius: ℓ2 radius in [0, 1] pixels: no change of a smaller norm changes the label. 0 where none is proven.
+        radius: Size of the changes that the plan is about, by default the ℓ2 norm in [0, 1] pixels: no smaller change
+            changes the label. 0 where none is proven.
         bounds: Bounds that the radius rests on, one per view; empty for a proof without probabilities.
+        uncertified: Index of the class that is answered without a proof, by families that answer rather than abstain;
+            None where a label is certified, or nothing is answered.
     """
 
     label: int | None
     radius: float
     bounds: tuple[Bound, ...]
+    uncertified: int | None = None
 
 
 class Plan(ABC):
@@ -127,6 +135,25 @@ class Plan(ABC):
     def note(self) -> str:
         """A few words that each certificate adds, such as "tested the true label"; usually empty."""
         return ""
+
+    norm: ClassVar[str | None] = "ℓ2"
+    """Norm that the radius is measured in, over pixels in [0, 1]; None where it measures something else."""
+
+    axis: ClassVar[str] = "ℓ2 radius, in [0, 1] pixels"
+    """What the radius measures, as the axis of a plot says it."""
+
+    def statement(self, radius: str, where: str) -> str:
+        """What a certificate of this radius says of its label, such as "no … changes the smoothed prediction".
+
+        Arguments:
+            radius: The radius, rounded down.
+            where: The space of the images.
+        """
+        return f"no ℓ2 change below {radius} of its {where} changes the smoothed prediction"
+
+    def changes(self, size: str) -> str:
+        """The changes of a size, such as "below r", that certificates speak of."""
+        return f"change of the pixels of ℓ2 norm {size} (pixels in [0, 1])"
 
     @property
     def remark(self) -> str:
@@ -194,7 +221,8 @@ class Plan(ABC):
 class Family(ABC):
     """A kind of proof, as frozen settings that users write.
 
-    Families are found by name in the entry-point group `robustify.certificates`.
+    Families are found by name in the entry-point group `robustify.certificates`. Each is a frozen dataclass, whose
+    `str` names it in titles.
     """
 
     name: ClassVar[str]
@@ -203,23 +231,39 @@ class Family(ABC):
     checker: ClassVar[str]
     """Independent arithmetic, as "module:function", with which `robustify.verify` checks a stored row and its plan."""
 
+    bases: ClassVar[tuple[str, ...]] = (PIPELINE,)
+    """The base functions that views of this family use."""
+
     @property
     @abstractmethod
-    def views(self) -> tuple[View, ...]:
-        """The views that plans of this family draw from."""
+    def levels(self) -> tuple[float, ...]:
+        """Standard deviations of the noise, in [0, 1] pixels, the first that of the first view; empty without noise."""
 
     @abstractmethod
-    def plan(self, question: "Question", slack: Callable[[View], float]) -> Plan:
+    def plan(self, question: "Question", subject: Subject) -> Plan:
         """The plan that answers a question.
 
         Arguments:
             question: The user's question, with the chance of error that is allowed.
-            slack: Gives, for a view, the largest difference between the chance of a vote under the noise that is
-                drawn and under ideal noise.
+            subject: What is asked about.
 
         Raises:
-            InputError: If no votes could ever answer the question with a certificate.
+            InputError: If no votes could ever answer the question with a certificate, or the settings do not fit the
+                subject.
         """
+
+    def poll(self, n: int, alpha: float, subject: Subject) -> "Poll":
+        """What `predict` asks; its answer is about the classifier that certificates are about.
+
+        Arguments:
+            n: Number of draws.
+            alpha: Allowed chance, for each image, that the answer is not that classifier's.
+            subject: What is asked about.
+
+        Raises:
+            InputError: If the family gives certificates only.
+        """
+        raise InputError(f"{self} gives certificates only: use certify instead of predict")
 
     @classmethod
     @abstractmethod

@@ -6,15 +6,17 @@ References:
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, final
 
 from robustify.certificates.bounds import is_number
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan, RadiusPlan
-from robustify.certificates.family import Family, View
+from robustify.certificates.family import Family, Subject
 from robustify.certificates.plans import AdaptivePlan, FixedPlan, GaussianPlan
+from robustify.certificates.prediction import MajorityPoll
 from robustify.certificates.question import Question
+from robustify.certificates.views import View
 from robustify.errors import InputError
 
 PLANS: dict[str, type[GaussianPlan]] = {
@@ -30,6 +32,9 @@ class Gaussian(Family):
 
     Arguments:
         sigma: Standard deviation of the noise, in [0, 1] pixels, positive.
+
+    Raises:
+        InputError: If sigma is not positive.
     """
 
     name = "gaussian"
@@ -37,12 +42,15 @@ class Gaussian(Family):
 
     sigma: float
 
-    @property
-    def views(self) -> tuple[View, ...]:
-        return (View(self.sigma),)
+    def __post_init__(self) -> None:
+        check_sigma(self.sigma)
 
-    def plan(self, question: Question, slack: Callable[[View], float]) -> GaussianPlan:
-        of_votes = slack(self.views[0])
+    @property
+    def levels(self) -> tuple[float, ...]:
+        return (self.sigma,)
+
+    def plan(self, question: Question, subject: Subject) -> GaussianPlan:
+        of_votes = subject.slack(View(self.sigma))
         if question.n is not None:
             return FixedPlan(self.sigma, question.alpha, question.n0, question.n, of_votes)
         if question.radius is None:
@@ -50,6 +58,12 @@ class Gaussian(Family):
         kind = _deciding(question)
         n0 = question.n0 if kind.label_from == "selection" else 0
         return kind(self.sigma, question.alpha, n0, question.n_max, of_votes, question.radii)
+
+    def poll(self, n: int, alpha: float, subject: Subject) -> MajorityPoll:
+        return MajorityPoll((View(self.sigma),), n, alpha, subject.slack(View(self.sigma)))
+
+    def __str__(self) -> str:
+        return f"sigma = {self.sigma:g}"
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> GaussianPlan:
@@ -77,16 +91,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def family_of(sigma: float | None, family: Family | None) -> Family:
-    """The family that a user means: the one given, or Gaussian noise of one standard deviation.
-
-    Raises:
-        InputError: If neither or both are given, or a noise level is no positive number.
-    """
-    if (sigma is None) == (family is None):
-        raise InputError("give the standard deviation of the noise, sigma, or a family of certificates; one of them")
-    found = family or Gaussian(sigma)  # type: ignore[arg-type]  # one of them is there
-    for view in found.views:
-        if not (is_number(view.sigma) and 0 < view.sigma < math.inf):
-            raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {view.sigma!r}")
-    return found
+def check_sigma(sigma: object) -> None:
+    """Raises `InputError` unless it is a standard deviation of noise: a finite number above 0."""
+    if not (is_number(sigma) and 0 < sigma < math.inf):
+        raise InputError(f"expected a finite sigma > 0, the noise in units of [0, 1] pixels; got {sigma!r}")

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, final
 
-from robustify.certificates.family import Bound, Claim, Look, Plan, Tally, View
+from robustify.certificates.family import Bound, Claim, Look, Plan, Tally
 from robustify.certificates.queries import ESTIMATION, SELECTION, CertifyQuery
 from robustify.certificates.radii import (
     check_budget,
@@ -31,6 +31,7 @@ from robustify.certificates.radii import (
     strongest_rival,
 )
 from robustify.certificates.sequential import geometric_looks
+from robustify.certificates.views import View
 from robustify.errors import InputError
 
 TOLERANCE = 0.02

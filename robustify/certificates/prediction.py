@@ -6,14 +6,64 @@ References:
     Rank Verification for Exponential Families, Hung, Fithian, 2019, https://arxiv.org/abs/1610.03944
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from scipy.special import bdtrc, betainc
 
 from robustify.certificates.answers import top_votes
+from robustify.certificates.queries import PredictQuery, Query
 from robustify.certificates.radii import leading_class, strongest_rival
+from robustify.certificates.views import View
+
+
+class Poll(ABC):
+    """What `predict` asks about each image, fixed before the first draw."""
+
+    views: tuple[View, ...]
+    """The views that its queries draw from."""
+
+    n: int
+    """Largest number of draws that one image can take."""
+
+    @abstractmethod
+    def query(self, classes: int) -> Query:
+        """A new query about one image; `answer` reads what it was told."""
+
+    @abstractmethod
+    def answer(self, query: Any, labels: Sequence[str]) -> "Prediction":  # noqa: ANN401 - a query of this poll
+        """The prediction that follows from the votes.
+
+        Arguments:
+            query: One that `query` made, and that asks for nothing more.
+            labels: One name per class.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class MajorityPoll(Poll):
+    """Which class do `n` draws of one view vote for most often?
+
+    Arguments:
+        views: The view.
+        n: Number of draws.
+        alpha: Allowed chance of a wrong label, in (0, 1).
+        slack: See `predict_votes`.
+    """
+
+    views: tuple[View]
+    n: int
+    alpha: float
+    slack: float = 0.0
+
+    def query(self, classes: int) -> PredictQuery:
+        return PredictQuery(classes, self.n)
+
+    def answer(self, query: PredictQuery, labels: Sequence[str]) -> "Prediction":
+        return predict_votes(query.votes, labels, n=self.n, alpha=self.alpha, slack=self.slack)
 
 
 @final

@@ -22,11 +22,14 @@ class Ask(NamedTuple):
         view: Index of the view within the plan's `views`.
         stage: Purpose of the draws: "selection", "estimation" or "prediction".
         draws: Number of draws, positive.
+        first: Index of the first draw within the stage, where draws of a stage are not alike; None to go on where the
+            stage's last ask ended.
     """
 
     view: int
     stage: str
     draws: int
+    first: int | None = None
 
 
 @runtime_checkable

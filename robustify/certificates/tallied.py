@@ -8,12 +8,21 @@ class Tallied:
     """Something that was concluded from tallies.
 
     Arguments:
+        label: Index of the certified class; None where none is.
+        uncertified: Index of the class that is answered where none is certified; None where nothing is answered.
         bounds: Bounds on the probabilities of the label and of every other class, one per view.
         tallies: Votes that chose the label and votes that certify it, with the counts at each look.
     """
 
+    label: int | None
+    uncertified: int | None
     bounds: tuple[Bound, ...]
     tallies: tuple[Tally, ...]
+
+    @property
+    def answer(self) -> int | None:
+        """Index of the class that is answered, certified or not; None where nothing is answered."""
+        return self.uncertified if self.label is None else self.label
 
     @property
     def p_lower(self) -> float:

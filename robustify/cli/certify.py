@@ -54,14 +54,14 @@ def certify(
     by_id = {sample.id: sample for sample in samples}
     pictures = [picture(smoothed, by_id[row.sample], row, run) for row in telling(run.rows, 6)]
     chapter = Chapter(name=smoothed.classifier.name, run=run, pictures=pictures)
-    write_report(out / "report.html", [chapter], title=f"{smoothed.classifier.name} at sigma = {options.sigma:g}")
+    write_report(out / "report.html", [chapter], title=f"{smoothed.classifier.name}, {smoothed.family}")
     labelled = [row for row in run.rows if row.truth is not None]
     if len(labelled) < len(run.rows):
         print(_answers(run))
     if labelled:
         for r in shown_radii(run.plan):
             print(f"certified accuracy at radius {r:g}: {floor(100 * certified_accuracy(labelled, r), 1)} %")
-    print(f"abstained: {sum(row.label is None for row in run.rows):,} of {len(run.rows):,}")
+    print(f"abstained: {sum(row.answer is None for row in run.rows):,} of {len(run.rows):,}")
     print(f"rows: {out / 'rows.parquet'}\nreport: {out / 'report.html'}")
     if run.unreadable:
         print(f"{len(run.unreadable)} of {len(samples)} images could not be used", file=sys.stderr)
@@ -72,7 +72,7 @@ def _answers(run: "Run") -> str:
     """The label and radius of the first images, for people who do not know the labels themselves."""
     lines = [["image", "label", "no change below"]]
     for row in run.rows[:SHOWN]:
-        label = "abstains" if row.label is None else run.labels[row.label]
+        label = "abstains" if row.answer is None else run.labels[row.answer]
         lines.append([row.sample, label, f"{floor(row.radius):.3f}"])
     more = [f"… and {len(run.rows) - SHOWN:,} more, in the rows"] if len(run.rows) > SHOWN else []
     return "\n".join([table(lines), *more])

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustify.cli.build import resumable
-from robustify.cli.options import help_of
-from robustify.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from robustify.data import Sample
@@ -28,7 +26,7 @@ def demo(
         "robustify-demo"
     ),
     images: Annotated[int, typer.Option(help="Held-out Fashion-MNIST images per model.", min=1, max=500)] = 25,
-    sigma: Annotated[float, typer.Option(help=help_of(ModelOptions)["sigma"])] = 0.5,
+    sigma: Annotated[float, typer.Option(help="Standard deviation of the noise, in [0, 1] pixels.")] = 0.5,
     n: Annotated[int, typer.Option(help="Draws that certify each image.")] = 128,
 ) -> None:
     """Certify an ordinary classifier and a zero-shot CLIP on held-out images, with and without a denoiser.

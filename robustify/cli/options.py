@@ -44,6 +44,8 @@ _AS_TYPED: dict[str, Any] = {
     "classes": str | None,
     "templates": str,
     "radius": list[float] | None,
+    "sigma": str | None,
+    "certificate": str | None,
 }
 """Types of options that are narrower on a command line than in Python."""
 
@@ -153,4 +155,17 @@ def _for_python(name: str, value: Any) -> Any:  # noqa: ANN401
     """What Python takes for what was typed."""
     if name == "classes" and value is not None:
         return class_names(value)
-    return value
+    return noise_levels(value) if name == "sigma" and value is not None else value
+
+
+def noise_levels(text: str) -> float | tuple[float, ...]:
+    """One noise level, or several with commas between.
+
+    Raises:
+        InputError: If one is no number.
+    """
+    try:
+        levels = tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise InputError(f"expected --sigma to be a number, or several with commas between; got {text!r}") from error
+    return levels if len(levels) > 1 else levels[0]

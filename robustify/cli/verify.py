@@ -25,7 +25,9 @@ def verify(
     run: Run,
     model: Annotated[str | None, typer.Option(help="The run's classifier, to repeat rows; needs --data.")] = None,
     data: Annotated[Path | None, typer.Option(help="The run's images, to repeat rows; needs --model.")] = None,
-    options: Annotated[ModelOptions, Without("sigma", "precision", "compiled", "gray")] = _DEFAULTS,
+    options: Annotated[
+        ModelOptions, Without("sigma", "mix", "certificate", "precision", "compiled", "gray")
+    ] = _DEFAULTS,
     sample: Annotated[int, typer.Option(help="Rows to repeat, spread over the run.", min=1)] = 5,
 ) -> None:
     """Verify a run: what was written, every claim against its counts, and some counts against their seeds.
@@ -76,9 +78,10 @@ def _repeat(stored: "StoredRun", model: str, data: Path, options: ModelOptions, 
     """What differs when some rows are drawn again, with the noise and numerics of the run."""
     from robustify.data import open_samples
     from robustify.verify.replay import replay
+    from robustify.verify.stored import Stored
 
-    numerics, sigma = stored.numerics, stored.plan.views[0].sigma
+    numerics, proof = stored.numerics, Stored(stored.plan)
     gray = stored.config.get("pictures", {}).get("gray", False)
-    as_run = replace(options, sigma=sigma, precision=numerics.precision, compiled=numerics.compiled, gray=gray)
+    as_run = replace(options, certificate=proof, precision=numerics.precision, compiled=numerics.compiled, gray=gray)
     smoothed = build(model, as_run)
     return replay(smoothed, open_samples(data, smoothed.labels), stored, count)

@@ -46,7 +46,7 @@ def curve_svg(
                 label = f"{name}, no denoiser"
                 _draw(axes, baselines[name], end, color=colour, linewidth=1.4, linestyle="--", label=label)
         _draw_ceilings(axes, plans)
-        _set_axes(axes, end, plans[0].scale)
+        _set_axes(axes, end, plans[0])
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
         stream = StringIO()
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
@@ -96,10 +96,10 @@ def _draw_ceilings(axes: Any, plans: Sequence[Plan]) -> None:  # noqa: ANN401
         axes.annotate(told, (ceiling, 1), ha="right", fontsize=8, color="#66737b", **place)
 
 
-def _set_axes(axes: Any, end: float, sigma: float) -> None:  # noqa: ANN401
-    axes.set(xlabel="ℓ2 radius, in [0, 1] pixels", ylabel="certified accuracy", ylim=(0, 1), xlim=(0, end))
-    if sigma:
-        axes.set_xticks(found := ticks(sigma, end), [f"{r:g}" for r in found])
+def _set_axes(axes: Any, end: float, plan: Plan) -> None:  # noqa: ANN401
+    axes.set(xlabel=plan.axis, ylabel="certified accuracy", ylim=(0, 1), xlim=(0, end))
+    if plan.scale:
+        axes.set_xticks(found := ticks(plan.scale, end), [f"{r:g}" for r in found])
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

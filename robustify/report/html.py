@@ -48,17 +48,15 @@ def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, titl
 
 def meaning(run: Run, *, labelled: bool = True) -> str:
     """What the numbers of a run say, in a few sentences."""
-    chance = f"each certificate is false with chance at most {at_most(run.plan.alpha)}."
+    alpha = run.plan.alpha
+    chance = f"each certificate is false with chance at most {at_most(alpha)}." if alpha else "none rests on chance."
     if labelled:
         told = (
             "Certified accuracy at radius r is the share of images whose prediction is right and provably stays so "
-            "under every change of the pixels of ℓ2 norm up to r (pixels in [0, 1]);"
+            f"under every {run.plan.changes('up to r')};"
         )
     else:
-        told = (
-            "A radius r means that no change of the pixels of ℓ2 norm below r (pixels in [0, 1]) changes the "
-            "prediction;"
-        )
+        told = f"A radius r means that no {run.plan.changes('below r')} changes the prediction;"
     return " ".join([told, chance, *remarks(run)])
 
 

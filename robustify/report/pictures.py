@@ -7,12 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustify.certificates.queries import ESTIMATION
 from robustify.data import Sample
 from robustify.denoisers import Identity
 from robustify.runs import version1
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.smoothing import SmoothedClassifier
+from robustify.smoothing.laws import law_of
+from robustify.smoothing.noise import NoiseAddress, NoiseStream
 
 Raster: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 """Height × width × channels, 0 to 255, for showing only."""
@@ -62,13 +65,14 @@ def picture(model: SmoothedClassifier, sample: Sample, row: Row, run: Run) -> Pi
     """
     version1.refuse(run.folder, run.config)
     image = model.prepare(sample.image, run.soundness)
-    noisy = model.first_draw(image, row.sample, seed=run.seed, soundness=run.soundness)
-    plain = isinstance(model.denoiser, Identity)
+    view = run.plan.views[0]
+    noisy = NoiseStream(law_of(view, run.soundness), image, NoiseAddress(run.seed, row.sample, 0, ESTIMATION)).take(1)
+    plain = isinstance(model.denoiser, Identity) or not view.sigma
     return Picture(
         clean=_raster(image),
         noisy=_raster(noisy[0]),
-        denoised=None if plain else _raster(model.denoise(noisy)[0]),
-        sigma=model.sigma,
+        denoised=None if plain else _raster(model.pipeline.denoise(noisy, view.sigma)[0]),
+        sigma=view.sigma,
         votes=_leaders(row, model.labels),
         row=row,
         truth=None if row.truth is None else model.labels[row.truth],

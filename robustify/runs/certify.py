@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from robustify import __version__
 from robustify.bars import bar
 from robustify.certificates import Provenance
+from robustify.certificates.views import levels_of
 from robustify.data import Sample
 from robustify.data.sources import check_samples
 from robustify.errors import InputError, RunError
@@ -149,8 +150,7 @@ def _config(
 ) -> dict[str, Any]:
     """Everything that decides whether rows belong to one run. The batch size does not."""
     p, denoiser = provenance, model.denoiser
-    sigmas = dict.fromkeys(view.sigma for view in p.plan.views)
-    described = "; ".join(dict.fromkeys(denoiser.describe(sigma) for sigma in sigmas))
+    described = "; ".join(dict.fromkeys(map(denoiser.describe, levels_of(p.plan.views))))
     return {
         "format": FORMAT,
         "robustify": __version__,

@@ -40,7 +40,10 @@ def keyed_digest(content: Mapping[str, Any], key: str) -> str:
 
 def row_digest(row: Row, key: str) -> str:
     """The digest of all columns of a row of the run whose `run.json` has the digest `key`."""
-    return keyed_digest(asdict(row), key)
+    content = asdict(row)
+    if row.uncertified is None:  # as before there was this column
+        del content["uncertified"]
+    return keyed_digest(content, key)
 
 
 def rows_digest(rows: Iterable[Row]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from robustify.certificates.family import Plan
+from robustify.certificates.views import View
 from robustify.data import Sample
 from robustify.data.sources import check_samples
 from robustify.errors import InputError
@@ -18,7 +19,7 @@ from robustify.runs.memory import PeakMemory
 from robustify.runs.preparation import Attempts, spending
 from robustify.runs.rows import Row, row_bytes
 from robustify.smoothing import Settings, SmoothedClassifier
-from robustify.smoothing.speed import slower_precision
+from robustify.smoothing.speed import seconds_a_batch, slower_precision
 
 _LIKELY = 0.9
 """Share of the draws that vote for the label, in the row whose size is measured."""
@@ -95,7 +96,7 @@ def estimate(
     if told := slower_precision(model.pipeline, model.sigma, batch):
         warnings.warn(told, stacklevel=2)
     with PeakMemory(model.classifier.device) as used:
-        seconds = model.time_batch(image, soundness=provenance.soundness, batch=batch)
+        seconds = seconds_a_batch(model.pipeline, View(model.sigma), image, soundness=provenance.soundness, batch=batch)
     return Estimate(
         images=len(samples),
         alpha=plan.alpha,

@@ -27,5 +27,10 @@ def average_certified_radius(rows: Sequence[Row]) -> float:
 
 
 def abstention_rate(rows: Sequence[Row]) -> float:
-    """Share of images at which the classifier abstained."""
-    return sum(row.label is None for row in rows) / len(rows)
+    """Share of images at which nothing is answered."""
+    return sum(row.answer is None for row in rows) / len(rows)
+
+
+def answer_accuracy(rows: Sequence[Row]) -> float:
+    """Share of images at which the true label is answered, certified or not."""
+    return sum(row.answer is not None and row.answer == row.truth for row in rows) / len(rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 
 from robustify.certificates import Provenance
-from robustify.certificates.family import PIPELINE, View
+from robustify.certificates.views import View
 from robustify.data import Sample
 from robustify.errors import InputError
 from robustify.runs.ledger import Attempt, Ledger
@@ -87,4 +87,6 @@ def model_key(provenance: Provenance) -> str:
 
 
 def _view_key(view: View) -> str:
-    return repr(view.sigma) if view.base == PIPELINE else f"{view.base} {view.sigma!r}"
+    if view == View(view.sigma):
+        return repr(view.sigma)
+    return f"{view.base} {view.sigma!r} {view.change!r}"

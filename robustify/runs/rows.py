@@ -33,6 +33,7 @@ class Row(Tallied):
         batch: Images per forward pass.
         pixels: SHA-256 of the pixels that were certified.
         seconds: Wall time since the row before.
+        uncertified: Index of the class that is answered where none is certified; None where nothing is answered.
         digest: Digest of all of the above, as `robustify.runs.digests` makes it; None in runs of older formats.
     """
 
@@ -45,6 +46,7 @@ class Row(Tallied):
     batch: int
     pixels: str
     seconds: float
+    uncertified: int | None = None
     digest: str | None = None
 
     @property

@@ -58,7 +58,8 @@ class Status:
         draws: Number of draws that the images done took.
         accuracies: Certified accuracy at a few radii; none without labelled images.
         mean_radius: Average certified radius of the labelled images; None without any.
-        abstained: Number of images without a certificate.
+        abstained: Number of images without an answer.
+        uncertified: Number of images that are answered without a certificate.
         seconds: Time spent so far.
         left: Estimated seconds to the end; None before the first image.
         alpha: Allowed chance, for each image, of a false certificate; 0 for a proof without chance.
@@ -72,6 +73,7 @@ class Status:
     accuracies: tuple[Accuracy, ...]
     mean_radius: float | None
     abstained: int
+    uncertified: int
     seconds: float
     left: float | None
     alpha: float
@@ -83,12 +85,14 @@ class Status:
         if self.mean_radius is not None:
             lines.append(f"mean radius: {floor(self.mean_radius)} (wrong or abstained counts as 0)")
         lines.append(f"abstained: {self.abstained:,}")
+        if self.uncertified:
+            lines.append(f"answered without a certificate: {self.uncertified:,}")
         lines.append(self._certificates())
         lines += self.remarks
         return "\n".join(lines)
 
     def _certificates(self) -> str:
-        if (certified := self.done - self.abstained) == 0:
+        if (certified := self.done - self.abstained - self.uncertified) == 0:
             return "certificates: none" if self.finished else "certificates: none yet"
         if self.alpha == 0:
             return "false certificates: none, because the proof leaves nothing to chance"
@@ -116,7 +120,8 @@ def status(run: Run) -> Status:
         draws=sum(row.draws for row in rows),
         accuracies=tuple(_accuracy(labelled, r, plan.alpha) for r in shown_radii(plan)) if labelled else (),
         mean_radius=average_certified_radius(labelled) if labelled else None,
-        abstained=sum(row.label is None for row in rows),
+        abstained=sum(row.answer is None for row in rows),
+        uncertified=sum(row.uncertified is not None for row in rows),
         seconds=seconds,
         left=_left(run, seconds),
         alpha=plan.alpha,

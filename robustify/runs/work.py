@@ -135,4 +135,5 @@ def _row(certificate: Certificate, truth: int | None, pixels: str, seconds: floa
         batch=c.provenance.batch,
         pixels=pixels,
         seconds=seconds,
+        uncertified=c.uncertified,
     )

@@ -1,18 +1,19 @@
 """Views made ready to draw from: their noise laws, and base functions that were found to be fixed functions."""
 
 import logging
+import pkgutil
 import warnings
 from collections.abc import Hashable, Sequence
 from typing import final
 
-from robustify.certificates.family import PIPELINE, View
+from robustify.certificates.views import PIPELINE, View
 from robustify.errors import InputError
 from robustify.smoothing.bases import Base, Channel
 from robustify.smoothing.checks.fixed_function import FixedFunction
-from robustify.smoothing.checks.probes import Probes
+from robustify.smoothing.checks.probes import Answer, Probes
 from robustify.smoothing.checks.state import state
 from robustify.smoothing.checks.watch import Watch
-from robustify.smoothing.noise import noise_law
+from robustify.smoothing.laws import law_of
 from robustify.smoothing.numerics import rounding_of
 from robustify.smoothing.pipeline import PRECISIONS, Pipeline
 from robustify.smoothing.speed import slower_precision
@@ -22,18 +23,23 @@ _LOG = logging.getLogger("robustify")
 
 @final
 class Channels:
-    """Opens the views of a plan on one pipeline.
+    """Opens the views of a plan on base functions that are made from one pipeline.
 
     Each base function is checked before a run: whether it is one fixed function of each image, and by how much a vote
     must be ahead to count. The evidence is kept, and grows, until the model, the batch or the noise levels change.
 
     Arguments:
-        pipeline: The base function of all views so far.
+        pipeline: Denoise, then classify: the base function of most views.
+        bases: Names of the base functions of other views: "module:function", called with the pipeline.
+
+    Raises:
+        InputError: If the pipeline does not fit a base function.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, bases: Sequence[str] = (PIPELINE,)) -> None:
         self._pipeline = pipeline
-        self._checked: tuple[Hashable, FixedFunction] | None = None
+        self._functions = {name: _function(name, pipeline) for name in bases}
+        self._checked: dict[str, tuple[Hashable, FixedFunction]] = {}
 
     def open(self, views: Sequence[View], soundness: str, batch: int) -> list[Channel]:
         """One channel a view.
@@ -42,28 +48,41 @@ class Channels:
             InputError: If a view names an unknown base function.
             ModelError: If a base function is no fixed function of each image.
         """
-        if unknown := next((view.base for view in views if view.base != PIPELINE), None):
-            raise InputError(f"expected views of the base function {PIPELINE!r}; got {unknown!r}")
-        sigmas = tuple(dict.fromkeys(view.sigma for view in views))
-        laws = [noise_law(soundness, view.sigma) for view in views]
-        fixed = self._check(sigmas, batch)
-        base = Base(self._pipeline, fixed.margin, Watch(fixed), mixes=len(sigmas) > 1)
-        return [Channel(law, base) for law in laws]
+        if unknown := next((view.base for view in views if view.base not in self._functions), None):
+            raise InputError(f"expected views of a base function of {', '.join(self._functions)}; got {unknown!r}")
+        laws = [law_of(view, soundness) for view in views]
+        bases = {name: self._base(name, views, batch) for name in dict.fromkeys(view.base for view in views)}
+        return [Channel(law, bases[view.base]) for law, view in zip(laws, views, strict=True)]
 
-    def _check(self, sigmas: tuple[float, ...], batch: int) -> FixedFunction:
-        """Evidence that the pipeline is one fixed function; begun anew where the model or the batch changed."""
+    def _base(self, name: str, views: Sequence[View], batch: int) -> Base:
+        """A base function that was checked at the noise levels of its views."""
+        sigmas = tuple(dict.fromkeys(view.sigma for view in views if view.base == name))
+        fixed = self._check(name, sigmas, batch)
+        return Base(self._functions[name], fixed.margin, Watch(fixed), mixes=len(sigmas) > 1)
+
+    def _check(self, name: str, sigmas: tuple[float, ...], batch: int) -> FixedFunction:
+        """Evidence that a base function is a fixed one; begun anew where the model or the batch changed."""
         p = self._pipeline
         key = (batch, sigmas, p.numerics, state(p.classifier, p.denoiser))
-        if self._checked is None or self._checked[0] != key or self._checked[1].refused:
-            if told := slower_precision(p, sigmas[0], batch):
+        if name not in self._checked or self._checked[name][0] != key or self._checked[name][1].refused:
+            if name == PIPELINE and (told := slower_precision(p, sigmas[0], batch)):
                 warnings.warn(told, stacklevel=2)
             _LOG.info("checking that the model is one fixed function of each image …")
             lower = None if p.precision == "float32" else PRECISIONS[p.precision]
-            probes = Probes.make(p, p.contract.shape, sigmas=sigmas, batch=batch, device=p.device)
+            function = self._functions[name]
+            probes = Probes.make(function, p.contract.shape, sigmas=sigmas, batch=batch, device=p.device)
             rounding = rounding_of(p.classifier, p.denoiser, lower=lower)
-            self._checked = key, FixedFunction(probes, rounding=rounding)
-        return self._checked[1]
+            self._checked[name] = key, FixedFunction(probes, rounding=rounding)
+        return self._checked[name][1]
 
     def forget(self) -> None:
         """Makes the next opening check anew."""
-        self._checked = None
+        self._checked.clear()
+
+
+def _function(name: str, pipeline: Pipeline) -> Answer:
+    """The base function of this name."""
+    if name == PIPELINE:
+        return pipeline
+    made: Answer = pkgutil.resolve_name(name)(pipeline)
+    return made

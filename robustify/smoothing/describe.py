@@ -8,10 +8,10 @@ from robustify.smoothing.pipeline import Pipeline
 def described(pipeline: Pipeline, family: Family) -> str:
     """What is certified, one aspect a line."""
     classifier, denoiser = pipeline.classifier, pipeline.denoiser
-    sigmas = [view.sigma for view in family.views]
     lines = {
-        "noise": f"sigma = {', '.join(f'{s:g}' for s in sigmas)}, added to {pipeline.contract}; never clipped",
-        "denoiser": f"{denoiser.name}: {denoiser.describe(sigmas[0])}",
+        "noise": f"{family}, added to {pipeline.contract}; never clipped" if family.levels else "none",
+        "proof": f"{family.name} certificates",
+        "denoiser": f"{denoiser.name}: {'; '.join(dict.fromkeys(map(denoiser.describe, family.levels)))}",
         "classifier": f"{classifier.name}, {len(classifier.labels)} classes",
         "inside": str(classifier.preprocessing),
         "dtype": f"{pipeline.numerics}; on {pipeline.device}",

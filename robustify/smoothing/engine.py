@@ -184,7 +184,8 @@ class Engine(Generic[Q]):
             if found.answered:
                 self._vouch(found)
                 for o in found.opened:
-                    self.checks.completed(o.wager)
+                    if o.channel.law.alike:
+                        self.checks.completed(o.wager)
                 found.tell()
             if not found.answered or found.open():
                 self._active.append(found)

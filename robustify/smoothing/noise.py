@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import prod
-from typing import Any, TypeAlias, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from scipy.special import ndtri
 
 from robustify.errors import InputError
 from robustify.smoothing.background import background
+from robustify.smoothing.checks.evidence import Evidence
+from robustify.smoothing.checks.noise_law import NoiseCheck
 from robustify.smoothing.sampler import LEADING, lattice_sampler
 from robustify.smoothing.settings import Soundness
 from robustify.types import Bytes, Image, Pixels
@@ -84,6 +86,13 @@ class NoiseLaw(ABC):
     sigma: float
     """Standard deviation of the noise, in [0, 1] pixels."""
 
+    alike: ClassVar[bool] = True
+    """Whether the draws of an image are independent and alike, so that their votes must spread evenly."""
+
+    @abstractmethod
+    def evidence(self) -> Evidence | None:
+        """A new test, for one run, of whether this is the noise that is fed; None where draws are not random."""
+
     @abstractmethod
     def check(self, image: Image | Bytes) -> Image | Bytes:
         """The image as it will be certified.
@@ -111,6 +120,9 @@ class GridNoise(NoiseLaw):
     """
 
     sigma: float
+
+    def evidence(self) -> Evidence:
+        return NoiseCheck(self.sigma, grid=True)
 
     def check(self, image: Image | Bytes) -> Bytes:
         if image.dtype == torch.uint8:
@@ -151,6 +163,9 @@ class FloatNoise(NoiseLaw):
     """
 
     sigma: float
+
+    def evidence(self) -> Evidence:
+        return NoiseCheck(self.sigma, grid=False)
 
     def check(self, image: Image | Bytes) -> Image:
         return image.float() / 255 if image.dtype == torch.uint8 else image

@@ -99,7 +99,7 @@ class Round(Generic[Q]):
     seed: int
     opened: list[Open] = field(init=False, default_factory=list)
     _told: list[tuple[int, ...]] = field(init=False, default_factory=list)
-    _streams: dict[tuple[int, str], NoiseStream] = field(init=False, default_factory=dict)
+    _streams: dict[tuple[int, str, int | None], NoiseStream] = field(init=False, default_factory=dict)
 
     def begin(self) -> bool:
         """Opens the first asks, after what was told before; False where nothing is asked."""
@@ -151,8 +151,9 @@ class Round(Generic[Q]):
         self._told.append(votes)
 
     def _stream(self, ask: Ask) -> NoiseStream:
-        key = ask.view, ask.stage
+        key = ask.view, ask.stage, ask.first
         if key not in self._streams:
-            address = NoiseAddress(self.seed, self.job.sample, *key)
+            address = NoiseAddress(self.seed, self.job.sample, ask.view, ask.stage)
             self._streams[key] = NoiseStream(self.channels[ask.view].law, self.job.image, address)
+            self._streams[key].skip(ask.first or 0)
         return self._streams[key]

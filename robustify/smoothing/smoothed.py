@@ -8,7 +8,6 @@ References:
 """
 
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import cast, final
@@ -20,10 +19,10 @@ from robustify.bars import passing_bar
 from robustify.certificates import Certificate, Prediction, Provenance
 from robustify.certificates.answers import Answers
 from robustify.certificates.certificate import conclude
-from robustify.certificates.family import Family, Plan, View
-from robustify.certificates.gaussian import family_of
-from robustify.certificates.prediction import predict_votes
-from robustify.certificates.queries import ESTIMATION, PredictQuery
+from robustify.certificates.choice import family_of
+from robustify.certificates.family import Family, Plan, Subject
+from robustify.certificates.gaussian import check_sigma
+from robustify.certificates.views import View, levels_of
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.base import check_evaluation_mode
 from robustify.classifiers.preprocessing import check_floating
@@ -33,15 +32,14 @@ from robustify.errors import InputError
 from robustify.options import method_takes
 from robustify.smoothing.channels import Channels
 from robustify.smoothing.checks import Checks
-from robustify.smoothing.checks.noise_law import NoiseCheck
 from robustify.smoothing.describe import described
 from robustify.smoothing.engine import Engine, Keep
 from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint
 from robustify.smoothing.inputs import ImageInput, OneImage, is_batch, to_image
-from robustify.smoothing.noise import NoiseAddress, NoiseStream, noise_law
+from robustify.smoothing.laws import accepted
 from robustify.smoothing.pipeline import Pipeline
 from robustify.smoothing.rounds import NONE_YET, Begun, Job, Q
-from robustify.smoothing.settings import CertifyOptions, PredictOptions, Progress, Sampling, Settings, Soundness
+from robustify.smoothing.settings import CertifyOptions, PredictOptions, Progress, Sampling, Settings
 from robustify.types import Logits, Pixels
 
 
@@ -75,11 +73,14 @@ class SmoothedClassifier(nn.Module):
         compiled: bool = False,
     ) -> None:
         super().__init__()
+        if sigma is None and family is None:
+            raise InputError("give the standard deviation of the noise, sigma, or a family of certificates")
         self.family = family_of(sigma, family)
-        for view in self.family.views:
-            denoiser.describe(view.sigma)  # raises where the schedule does not reach sigma
+        for level in self.family.levels:
+            check_sigma(level)
+            denoiser.describe(level)  # raises where the schedule does not reach sigma
         self.pipeline = Pipeline(classifier, denoiser, precision=precision, compiled=compiled)
-        self._channels = Channels(self.pipeline)
+        self._channels = Channels(self.pipeline, self.family.bases)
         self.eval()
 
     @property
@@ -94,8 +95,8 @@ class SmoothedClassifier(nn.Module):
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the noise in [0, 1] pixels; the first, where there are several."""
-        return self.family.views[0].sigma
+        """Standard deviation of the noise in [0, 1] pixels; the first, where there are several; 0 without noise."""
+        return (*self.family.levels, 0.0)[0]
 
     @property
     def precision(self) -> str:
@@ -187,18 +188,18 @@ class SmoothedClassifier(nn.Module):
         """
         check_evaluation_mode(self)
         seed, _ = settings.entropy()
-        pixels = self._prepare(images, settings)
-        polls = [PredictQuery(len(self.labels), settings.n) for _ in pixels]
-        jobs = [Job(x, str(i), poll) for i, (x, poll) in enumerate(zip(pixels, polls, strict=True))]
-        views, batch = self.family.views[:1], settings.batch_for(settings.n)
-        with passing_bar("predict", settings.n * len(jobs), hide=settings.progress is not None) as bar:
-            for _ in self._run(jobs, views, settings.soundness, seed, batch, settings.progress or bar.update):
+        poll = self.family.poll(settings.n, settings.alpha, self.subject(settings))
+        jobs = [Job(x, str(i), poll.query(len(self.labels))) for i, x in enumerate(self._prepare(images, settings))]
+        batch = settings.batch_for(poll.n)
+        with passing_bar("predict", poll.n * len(jobs), hide=settings.progress is not None) as bar:
+            for _ in self._run(jobs, poll.views, settings.soundness, seed, batch, settings.progress or bar.update):
                 pass
-        slack = settings.slack(self.sigma, self.contract)
-        predictions = [
-            predict_votes(poll.votes, self.labels, n=settings.n, alpha=settings.alpha, slack=slack) for poll in polls
-        ]
+        predictions = [poll.answer(job.query, self.labels) for job in jobs]
         return Answers(predictions) if is_batch(images) else predictions[0]
+
+    def subject(self, settings: Sampling) -> Subject:
+        """What these settings ask about: the space of the images, the classes, and how exact the noise is."""
+        return Subject(self.contract, len(self.labels), slack=lambda view: settings.slack(view.sigma, self.contract))
 
     def plan(self, settings: Settings) -> Plan:
         """What certificates with these settings ask of each image.
@@ -206,7 +207,7 @@ class SmoothedClassifier(nn.Module):
         Raises:
             InputError: If nothing could ever be certified so.
         """
-        return self.family.plan(settings, lambda view: settings.slack(view.sigma, self.contract))
+        return self.family.plan(settings, self.subject(settings))
 
     def provenance(self, settings: Settings) -> Provenance:
         """What certificates of this model depend on besides image and votes.
@@ -225,7 +226,7 @@ class SmoothedClassifier(nn.Module):
             soundness=settings.soundness,
             contract=self.contract,
             classifier=classifier_fingerprint(self.classifier),
-            denoiser=denoiser_fingerprint(self.denoiser, [view.sigma for view in plan.views]),
+            denoiser=denoiser_fingerprint(self.denoiser, levels_of(plan.views)),
             numerics=self.numerics,
             batch=settings.batch_for(plan.most_draws),
         )
@@ -250,8 +251,11 @@ class SmoothedClassifier(nn.Module):
             keep: Called about every 20 seconds with the draws so far of images that are not decided yet, by name.
         """
         p, known, before = provenance, truths or {}, {} if begun is None else begun
-        law, query = noise_law(p.soundness, self.sigma), partial(p.plan.query, len(self.labels))
-        jobs = (Job(law.check(x), name, query(known.get(name)), before.get(name, NONE_YET)) for name, x in samples)
+        query = partial(p.plan.query, len(self.labels))
+        jobs = (
+            Job(accepted(x, p.soundness), name, query(known.get(name)), before.get(name, NONE_YET))
+            for name, x in samples
+        )
         for job in self._run(jobs, p.plan.views, p.soundness, p.seed, p.batch, progress, keep):
             yield conclude(job.query, sample=job.sample, provenance=p, labels=self.labels)
 
@@ -267,9 +271,8 @@ class SmoothedClassifier(nn.Module):
     ) -> Iterator[Job[Q]]:
         """Answers the jobs' queries; what the certificates rest on is verified before any answer is passed on."""
         check_evaluation_mode(self)
-        grid = soundness == Soundness.GRID
-        checks = Checks([NoiseCheck(view.sigma, grid=grid) for view in views])
         channels = self._channels.open(views, soundness, batch)
+        checks = Checks([channel.law.evidence() for channel in channels])
         engine: Engine[Q] = Engine(channels, seed=seed, batch=batch, checks=checks, progress=progress, keep=keep)
         yield from checks.guard(engine.run(jobs))
 
@@ -284,7 +287,7 @@ class SmoothedClassifier(nn.Module):
             InputError: If the image cannot be read, does not meet the contract or, for "grid", is not 8-bit.
         """
         found = to_image(image, self.classifier.preprocessing, self.contract)
-        return noise_law(soundness, self.sigma).check(found).to(self.classifier.device)
+        return accepted(found, soundness).to(self.classifier.device)
 
     def _prepare(self, images: ImageInput, settings: Sampling) -> list[Tensor]:
         if not is_batch(images):
@@ -292,24 +295,6 @@ class SmoothedClassifier(nn.Module):
         if len(batch := cast(Sequence[OneImage], images)) == 0:
             raise InputError("expected at least one image; got an empty batch")
         return [self.prepare(image, settings.soundness) for image in batch]
-
-    def first_draw(self, image: Tensor, sample: str, *, seed: int, soundness: str = "grid", view: int = 0) -> Pixels:
-        """The first draw that a certificate of this image counted, shape (1, C, H, W)."""
-        law = noise_law(soundness, self.family.views[view].sigma)
-        return NoiseStream(law, image, NoiseAddress(seed, sample, view, ESTIMATION)).take(1)
-
-    @torch.inference_mode()
-    def time_batch(self, image: Tensor, *, soundness: str, batch: int, batches: int = 3) -> float:
-        """Seconds that a batch of draws of this image takes, noise and all; no vote is kept."""
-        # A stage of its own: its draws are no certificate's.
-        noise = NoiseStream(noise_law(soundness, self.sigma), image, NoiseAddress(0, "rehearsal", 0, "rehearsal"))
-        started = 0.0
-        for i in range(batches + 1):
-            if i == 1:  # the first is a warm-up
-                started = time.perf_counter()
-            # What waits for the device is part of the time.
-            self.logits(noise.take(batch)).argmax(dim=1).cpu()
-        return (time.perf_counter() - started) / batches
 
     def __repr__(self) -> str:
         return described(self.pipeline, self.family)

@@ -150,6 +150,8 @@ def _changed(row: Row, own: Claim) -> Iterator[Problem]:
     """Differences between the stored claim and the one that the plan itself reads off the tallies."""
     if row.label != own.label:
         yield Problem(row.sample, "label", row.label, own.label)
+    if row.uncertified != own.uncertified:
+        yield Problem(row.sample, "uncertified", row.uncertified, own.uncertified)
     if not _same(row.radius, own.radius):
         yield Problem(row.sample, "radius", row.radius, own.radius)
     if len(row.bounds) != len(own.bounds):

@@ -7,7 +7,8 @@ from itertools import zip_longest
 from torch import Tensor
 
 from robustify.certificates import Certificate, Provenance
-from robustify.certificates.family import Plan, View
+from robustify.certificates.family import Plan
+from robustify.certificates.views import levels_of
 from robustify.data import Sample
 from robustify.errors import RunError
 from robustify.runs import version1
@@ -60,17 +61,17 @@ def check_same_model(model: SmoothedClassifier, run: Run) -> None:
     Raises:
         RunError: With each difference.
     """
-    config, sigmas = run.config, [view.sigma for view in run.plan.views]
+    config, levels = run.config, levels_of(run.plan.views)
     stored = {
         "classifier.sha256": config["classifier"]["sha256"],
         "denoiser.sha256": config["denoiser"]["sha256"],
-        "views": _described(run.plan.views),
+        "levels": levels,
         **{name: config[name] for name in ("family", "contract", "numerics", "labels")},
     }
     found = {
         "classifier.sha256": classifier_fingerprint(model.classifier),
-        "denoiser.sha256": denoiser_fingerprint(model.denoiser, sigmas),
-        "views": _described(model.family.views),
+        "denoiser.sha256": denoiser_fingerprint(model.denoiser, levels),
+        "levels": model.family.levels,
         "family": model.family.name,
         "contract": asdict(model.contract),
         "numerics": asdict(model.numerics),
@@ -78,10 +79,6 @@ def check_same_model(model: SmoothedClassifier, run: Run) -> None:
     }
     if lines := differences(stored, found):
         raise RunError("this is not the model of the run, so its rows cannot be repeated:\n" + "\n".join(lines))
-
-
-def _described(views: Sequence[View]) -> list[str]:
-    return [f"{view.base} at sigma = {view.sigma:g}" for view in views]
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:

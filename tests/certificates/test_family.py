@@ -3,7 +3,7 @@
 import pytest
 
 from robustify.certificates.certificate import Provenance, conclude
-from robustify.certificates.family import CERTIFICATES, Family, Plan, read_plan
+from robustify.certificates.family import CERTIFICATES, Family, Plan, Subject, read_plan
 from robustify.certificates.gaussian import Gaussian
 from robustify.certificates.question import Question
 from robustify.contract import InputContract, Numerics
@@ -17,7 +17,7 @@ def provenance(plan: Plan) -> Provenance:
 
 
 def test_a_family_without_noise_and_chance_gives_certificates_that_print() -> None:
-    plan = Agree().plan(Question(radius=0.5), lambda view: view.sigma)
+    plan = Agree().plan(Question(radius=0.5), Subject(InputContract(1, 8, 8), 2, lambda view: view.sigma))
     assert (plan.scale, plan.needs_truth, plan.note, plan.remark) == (0.0, False, "", "")
     texts = []
     for votes in ((0, 2), (1, 1)):
@@ -29,8 +29,8 @@ def test_a_family_without_noise_and_chance_gives_certificates_that_print() -> No
         texts.append(str(certificate))
     assert texts == [
         "dog: no ℓ2 change below 0.500 of its 1×8×8 pixels in [0, 1] after resize and crop changes the smoothed "
-        "prediction (100 % confidence, n = 2)",
-        "abstains: no label is certain enough within 0.5 (100 % confidence, n = 2)",
+        "prediction (without chance, n = 2)",
+        "abstains: no label is certain enough within 0.5 (without chance, n = 2)",
     ]
 
 

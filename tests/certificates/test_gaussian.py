@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan
-from robustify.certificates.family import View, read_plan
+from robustify.certificates.family import Subject, read_plan
 from robustify.certificates.gaussian import Gaussian
 from robustify.certificates.plans import AdaptivePlan, FixedPlan, GaussianPlan
 from robustify.certificates.question import Question
+from robustify.certificates.views import View
+from robustify.contract import InputContract
 from robustify.errors import InputError, RunError
 from tests.certificates.examples import LEADER, PLANS, SIGMA
 
@@ -33,8 +35,8 @@ def test_a_question_has_one_plan(question: Question, plan: GaussianPlan) -> None
         asked.append(view)
         return SLACK
 
-    assert Gaussian(SIGMA).plan(question, slack) == plan
-    assert tuple(asked) == plan.views == Gaussian(SIGMA).views == (View(SIGMA, "pipeline"),)
+    assert Gaussian(SIGMA).plan(question, Subject(InputContract(1, 8, 8), 2, slack)) == plan
+    assert tuple(asked) == plan.views == (View(SIGMA, "pipeline"),)
 
 
 @pytest.mark.parametrize("plan", [*PLANS, LEADER], ids=lambda p: p.rule)

@@ -44,7 +44,7 @@ def test_rows_hold_what_certificates_hold(
         assert (row.sample, row.truth, row.label, row.radius) == (sample.id, sample.label, c.label, c.radius)
         assert (row.bounds, row.tallies, row.batch) == (c.bounds, c.tallies, c.provenance.batch)
         assert (row.votes, row.selection, row.looks, row.draws) == (c.votes, c.selection, c.looks, c.draws)
-        assert run.plan.certify_votes(row.tallies) == (c.label, c.radius, c.bounds)
+        assert run.plan.certify_votes(row.tallies) == (c.label, c.radius, c.bounds, c.uncertified)
 
 
 def test_rows_survive_the_disk(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:

@@ -1,7 +1,7 @@
 """Another family of certificates goes through rows, status, verification and reports, none of which knows it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -10,11 +10,12 @@ import pytest
 
 from robustify import Settings, SmoothedClassifier, certify_dataset
 from robustify.certificates.decisions import KnownLabelPlan
-from robustify.certificates.family import CERTIFICATES, Family, Plan, Tally, View
+from robustify.certificates.family import CERTIFICATES, Family, Plan, Subject, Tally
 from robustify.certificates.gaussian import Gaussian
 from robustify.certificates.queries import ESTIMATION
 from robustify.certificates.question import Question
 from robustify.certificates.radii import gaussian_radius
+from robustify.certificates.views import View
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.report.html import meaning, write_report
@@ -126,7 +127,7 @@ def test_other_levels_are_another_run(run: Run, both: SmoothedClassifier, sample
     other = SmoothedClassifier(both.classifier, both.denoiser, family=TwoLevels((0.1, 0.3)))
     with pytest.raises(RunError, match=r"plan\.sigmas: there \[0\.1, 0\.25\], now \[0\.1, 0\.3\]"):
         certify_dataset(other, samples, run.folder, SETTINGS)
-    with pytest.raises(RunError, match=r'views: .*"pipeline at sigma = 0\.25"\], now .*"pipeline at sigma = 0\.3"'):
+    with pytest.raises(RunError, match=r"levels: there \[0\.1, 0\.25\], now \[0\.1, 0\.3\]"):
         replay(other, samples, run)
     single = SmoothedClassifier(both.classifier, both.denoiser, sigma=0.1)
     with pytest.raises(RunError, match='family: there "two-levels", now "gaussian"'):
@@ -159,7 +160,7 @@ def test_a_proof_without_noise_and_chance_is_told_and_verified(monkeypatch: pyte
     run = Run(Path("run"), config, [sure, none], finished=True)
     assert str(run).splitlines()[-1] == "false certificates: none, because the proof leaves nothing to chance"
     assert [(a.radius, a.share, a.proven) for a in status(run).accuracies] == [(0.5, 0.0, 0.0)]
-    assert "each certificate is false with chance at most 0." in meaning(run)
+    assert "none rests on chance." in meaning(run)
     assert verify_run(run) == []
     assert fields(replace(none, label=0, radius=0.5), run) == {"radius", "label"}
     assert fields(replace(sure, label=1), run) == {"label"}
@@ -172,12 +173,10 @@ class OfTruths(Family):
 
     name, checker = "gaussian", Gaussian.checker
 
-    @property
-    def views(self) -> tuple[View, ...]:
-        return (View(0.25),)
+    levels = (0.25,)
 
-    def plan(self, question: Question, slack: Callable[[View], float]) -> Plan:
-        return KnownLabelPlan(0.25, question.alpha, 0, question.n_max, slack(View(0.25)), (0.05,))
+    def plan(self, question: Question, subject: Subject) -> Plan:
+        return KnownLabelPlan(0.25, question.alpha, 0, question.n_max, subject.slack(View(0.25)), (0.05,))
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Plan:

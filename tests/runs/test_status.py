@@ -14,6 +14,7 @@ STATUS = Status(
     accuracies=(),
     mean_radius=None,
     abstained=1,
+    uncertified=0,
     seconds=2.0,
     left=1.0,
     alpha=0.25,

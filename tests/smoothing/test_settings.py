@@ -3,6 +3,7 @@ import pytest
 from robustify import Settings
 from robustify.certificates import Gaussian
 from robustify.certificates.decisions import DecisionPlan, KnownLabelPlan, LeaderPlan
+from robustify.certificates.family import Subject
 from robustify.contract import InputContract
 from robustify.errors import InputError
 from robustify.smoothing.places import probes_in_first
@@ -20,7 +21,7 @@ CONTRACT = InputContract(1, 8, 8)
     ],
 )
 def test_who_chooses_the_label_is_part_of_the_plan(settings: Settings, plan: type, n0: int) -> None:
-    found = Gaussian(0.5).plan(settings, lambda view: settings.slack(view.sigma, CONTRACT))
+    found = Gaussian(0.5).plan(settings, Subject(CONTRACT, 2, lambda view: settings.slack(view.sigma, CONTRACT)))
     assert type(found) is plan
     assert (found.n0, found.n, found.alpha) == (n0, 10_000, 0.001)
 

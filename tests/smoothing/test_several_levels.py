@@ -62,13 +62,14 @@ def test_every_level_is_part_of_what_a_model_is() -> None:
         for high in (0.5, 0.6)
     )
     assert one.provenance(settings).denoiser != other.provenance(settings).denoiser
-    assert "sigma = 0.25, 0.5" in repr(one)
+    assert "TwoLevels(sigmas=(0.25, 0.5)), added to 1×4×4 pixels" in repr(one)
 
 
 def test_sigma_and_family_exclude_each_other() -> None:
     classifier = toys.linear_model().classifier
-    for wrong in ({}, {"sigma": 0.25, "family": TwoLevels((0.25, 0.5))}):
-        with pytest.raises(InputError, match="give the standard deviation of the noise, sigma, or a family"):
-            SmoothedClassifier(classifier, Identity(), **wrong)
+    with pytest.raises(InputError, match="give the standard deviation of the noise, sigma, or a family"):
+        SmoothedClassifier(classifier, Identity())
+    with pytest.raises(InputError, match=r"TwoLevels\(.* has its own settings; leave out sigma=0.25"):
+        SmoothedClassifier(classifier, Identity(), sigma=0.25, family=TwoLevels((0.25, 0.5)))
     with pytest.raises(InputError, match="finite sigma > 0"):
         SmoothedClassifier(classifier, Identity(), family=TwoLevels((0.25, 0.0)))

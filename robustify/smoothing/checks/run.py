@@ -5,7 +5,7 @@ from typing import TypeVar, final
 
 from torch import Tensor
 
-from robustify.smoothing.checks.noise_law import NoiseCheck
+from robustify.smoothing.checks.evidence import Evidence
 from robustify.smoothing.checks.votes import VoteCheck, Wager
 from robustify.types import Pixels
 
@@ -17,17 +17,18 @@ class Checks:
     """What a certificate rests on while a run lasts: the noise has its law, and votes are independent.
 
     Arguments:
-        noise: A check of the noise for each view.
+        noise: A check of the noise for each view; None for views without noise.
     """
 
-    def __init__(self, noise: Sequence[NoiseCheck]) -> None:
+    def __init__(self, noise: Sequence[Evidence | None]) -> None:
         self.noise = noise
         self.votes = VoteCheck()
         self._due = 0
 
     def fed(self, view: int, noisy: Pixels, clean: Tensor) -> None:
         """Takes what a network is about to be shown: noisy images of one view, and the clean image of each."""
-        self.noise[view].add(noisy, clean)
+        if (check := self.noise[view]) is not None:
+            check.add(noisy, clean)
 
     def completed(self, wager: Wager) -> None:
         """Takes how the votes of a complete ask were spread over batches."""
@@ -53,11 +54,12 @@ class Checks:
             ModelError: With what was found.
         """
         # Noise that repeats explains votes that agree, so it is verified first.
-        if (sampled := sum(check.sampled for check in self.noise)) > self._due or self.votes.refused:
+        if (sampled := sum(check.sampled for check in self.noise if check)) > self._due or self.votes.refused:
             self._verify_noise()
             self._due = 2 * sampled
         self.votes.verify()
 
     def _verify_noise(self) -> None:
         for check in self.noise:
-            check.verify()
+            if check is not None:
+                check.verify()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustify import Certificate, ImageClassifier, Preprocessing, SmoothedClassifier
+from robustify.certificates.views import PIPELINE
 from robustify.denoisers import Denoiser
 from robustify.smoothing.checks.fixed_function import FixedFunction
 from robustify.types import Pixels
@@ -170,6 +171,6 @@ def broken(fault: Fault, where: str, precision: str = "float32") -> SmoothedClas
 
 def checked(model: SmoothedClassifier) -> FixedFunction:
     """What was found about the model's base function."""
-    found = model._channels._checked
+    found = model._channels._checked.get(PIPELINE)
     assert found is not None
     return found[1]

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from robustify import Certificate, Preprocessing, robustify
+from robustify.certificates.views import PIPELINE
 from robustify.errors import ModelError
 from robustify.smoothing.checks.fixed_function import LEAST
 from robustify.smoothing.noise import NoiseStream
@@ -286,4 +287,7 @@ class TestHealthyModels:
 
     def test_at_any_batch_size_the_margin_is_the_same(self) -> None:
         model, *_ = build()
-        assert len({model._channels._check((model.sigma,), batch).margin for batch in (1, 2, 5, 16, 33, 64)}) == 1
+        assert (
+            len({model._channels._check(PIPELINE, (model.sigma,), batch).margin for batch in (1, 2, 5, 16, 33, 64)})
+            == 1
+        )

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from robustify import Preprocessing, robustify
+from robustify.certificates.views import PIPELINE
 from robustify.errors import ModelError
 from robustify.smoothing.checks.fixed_function import LEAST, FixedFunction, Margin
 from robustify.smoothing.checks.probes import Answer, Probes
@@ -135,6 +136,6 @@ class TestForwardShapes:
         with torch.inference_mode():
             by_shape = {size: torch.cat([model.logits(part) for part in noisy.split(size)]) for size in (1, 6, 16, 48)}
             assert torch.equal(by_shape[16], torch.cat([model.logits(part) for part in noisy.split(16)]))
-            margin = model._channels._check((model.sigma,), 16).margin.of(by_shape[16])
+            margin = model._channels._check(PIPELINE, (model.sigma,), 16).margin.of(by_shape[16])
         for logits in by_shape.values():
             assert bool(((logits - by_shape[16]).abs().amax(dim=1) <= margin / 2).all())
