@@ -34,11 +34,13 @@ class Subject:
         classes: Number of classes.
         slack: Gives, for a view, the largest difference between the chance of a vote under the noise that is drawn
             and under ideal noise.
+        mean: The colour that the classifier's normalisation makes 0, in [0, 1] pixels, one number per channel.
     """
 
     contract: InputContract
     classes: int
     slack: Callable[[View], float]
+    mean: tuple[float, ...] = ()
 
 
 class Look(NamedTuple):
