@@ -27,7 +27,7 @@ from robustify.verify.replay import replay
 from robustify.verify.stored import Stored
 
 SIDE = 8
-LABELS = ("dark", "bright")
+LABELS = ("dark", "bright", "never")
 BORDER = 127.5 / 255
 ALPHA = 1e-4
 """Chance of a false claim in the runs, small enough that none of the few images has one."""
@@ -37,16 +37,16 @@ STEPS = (-60, -24, -6, -1, 1, 6, 24, 60)
 
 
 class HalfSpace(nn.Module):
-    """Class 0 where the mean pixel is below 127.5 / 255, class 1 where it is above."""
+    """Class 0 where the mean pixel is below 127.5 / 255, class 1 where it is above, class 2 nowhere."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(4.0))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits, shape (B, 2)."""
+        """Logits, shape (B, 3)."""
         above = self.scale * (pixels.mean(dim=(1, 2, 3)) - BORDER)
-        return torch.stack([-above, above], dim=1)
+        return torch.stack([-above, above, -above.abs() - 1], dim=1)
 
 
 def check_runs(family: Family, question: Question) -> None:
@@ -130,8 +130,8 @@ def _check_verified(run: Run) -> None:
             other = verify_row(replace(row, label=1 - (row.label or 0)), run.plan, run)
             require(bool(other), f"{run.plan}: verification passes another label than {row.label}")
         for i, tally in enumerate(row.tallies):
-            fewer = tally._replace(votes=tuple(reversed(tally.votes)))
-            changed = replace(row, tallies=(*row.tallies[:i], fewer, *row.tallies[i + 1 :]))
+            other_class = tally._replace(votes=(*tally.votes[1:], tally.votes[0]))
+            changed = replace(row, tallies=(*row.tallies[:i], other_class, *row.tallies[i + 1 :]))
             if row.radius > 0 and max(tally.votes) == tally.draws > 1:
                 found = verify_row(changed, run.plan, run)
                 require(bool(found), f"{run.plan}: verification passes votes for another class in tally {i}")
