@@ -1,6 +1,7 @@
 """Top-k certificates: golden values, what is true by construction, and the conformance of the family."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -56,14 +57,14 @@ def test_more_classes_to_be_among_prove_no_less() -> None:
         low, *others = rng.dirichlet(np.ones(6))
         rivals = sorted(others, reverse=True)
         radii = [top_k_radius(low, rivals[:k], sigma=1.0) for k in range(1, 6)]
-        assert all(b >= a - 1e-9 for a, b in zip(radii, radii[1:], strict=False))
+        assert all(b >= a - 1e-9 for a, b in pairwise(radii))
 
 
 @pytest.mark.parametrize("k", [1, 2])
 def test_the_family_conforms(k: int) -> None:
     """Each case is true up to the radius of its exact chances."""
     cases = [(0.5, 0.35, 0.15), (0.34, 0.33, 0.33), (0.9, 0.08, 0.02)]
-    check_certificate(TopK(0.5, k=k), FIXED, [Scenario([p], true_radii(p, k)) for p in cases], runs=1_000)
+    check_certificate(TopK(0.5, k=k), FIXED, [Scenario([p], true_radii(p, k)) for p in cases], runs=1_000, first=k == 1)
 
 
 def true_radii(chances: tuple[float, ...], k: int) -> dict[int, float]:
