@@ -95,6 +95,8 @@ def _check_learning(options: RobustifyOptions) -> None:
         raise InputError(
             "validation= tells how well learning goes; say how to learn with tune= and from what with data="
         )
+    if o.tune is None and o.out is not None:
+        raise InputError("out= is the folder of the training run; say how to learn with tune=, or leave it out")
     if o.tune is not None and o.tuned is not None:
         raise InputError("tune= learns and tuned= takes what was learned, of the same classifier; give one of them")
 
@@ -108,6 +110,11 @@ def _classifier(model: object, options: RobustifyOptions) -> ImageClassifier:
                 f"{found.name} is a zero-shot model: say which classes it chooses from, classes=['cat', 'dog', …]"
             )
         return found.classifier(options.classes, options.templates)
+    if options.templates != ModelOptions.templates:
+        raise InputError(
+            f"templates= are prompts around the names of classes, for zero-shot models; {found.name} is none.\n"
+            "  Leave it out."
+        )
     if options.classes is not None and options.preprocessing is None:
         return _named(found, options.classes)
     return found
