@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robustify.certificates.choice import family_of
 from robustify.certificates.family import Family
 from robustify.classifiers import ImageClassifier, Preprocessing, ZeroShotModel, wrap
+from robustify.default_dtype import float32_by_default
 from robustify.denoisers import Denoiser, Identity
 from robustify.denoisers.wrap import wrap as wrap_denoiser
 from robustify.errors import InputError
@@ -180,7 +181,8 @@ def _find(model: object, options: RobustifyOptions) -> ImageClassifier | ZeroSho
     if ready and not (o.preprocessing is None and o.processor is None and o.tokenizer is None):
         raise InputError("preprocessing, processor and tokenizer are for models of this process; this one has its own")
     if isinstance(model, str | PathLike):
-        return CLASSIFIERS.load(fspath(model))
+        with float32_by_default():
+            return CLASSIFIERS.load(fspath(model))
     if isinstance(model, ImageClassifier | ZeroShotModel):
         return model
     if isinstance(model, SmoothedClassifier):
@@ -195,5 +197,6 @@ def _denoiser(denoiser: object, classifier: ImageClassifier) -> Denoiser:
     if denoiser is None:
         return Identity()
     if isinstance(denoiser, str | PathLike):
-        return DENOISERS.load(fspath(denoiser)).to(classifier.device)
+        with float32_by_default():
+            return DENOISERS.load(fspath(denoiser)).to(classifier.device)
     return wrap_denoiser(denoiser)

@@ -113,7 +113,7 @@ def check_unmasked(array: npt.NDArray[Any]) -> None:
     """
     if np.ma.is_masked(array):
         raise InputError(
-            f"expected an array whose pixels all count; {np.ma.count_masked(array):,} are masked.\n"
+            f"expected an array whose pixels all count; {np.ma.getmaskarray(array).sum():,} are masked.\n"
             "  Say what they are: array.filled(0) makes them black."
         )
 
