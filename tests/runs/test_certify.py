@@ -20,6 +20,7 @@ from robustify.runs.folder import read_run
 from robustify.runs.metrics import abstention_rate, average_certified_radius, certified_accuracy
 from robustify.runs.rows import Row
 from robustify.runs.status import status
+from robustify.verify.replay import replay
 from tests.toys import Shrink
 
 N = 100
@@ -135,6 +136,19 @@ def test_a_difference_leaves_out_what_follows_from_it(
     with pytest.raises(RunError) as caught:
         certify_dataset(shrinking, samples, out, Settings(n=N, seed=3))
     assert str(caught.value).splitlines()[1:-1] == ['  denoiser.name: there "none", now "shrink"']
+
+
+def test_an_attribute_that_counts_calls_is_named(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    shrinking = SmoothedClassifier(model.classifier, Shrink(), sigma=0.25)
+    run = certify_dataset(shrinking, samples, out, Settings(n=N, seed=3))
+    calls = shrinking.denoiser.calls
+    told = r"  the denoiser has other weights.*\n  denoiser.calls changes whenever the model computes: {} -> {}\n"
+    with pytest.raises(RunError, match=told.format(calls, calls + 1)):
+        certify_dataset(shrinking, samples, out, Settings(n=N, seed=3))
+    with pytest.raises(RunError, match=told.format(calls + 1, calls + 2)):
+        replay(shrinking, samples, run)
+    shrinking.denoiser.calls = 0
+    assert certify_dataset(shrinking, samples, out, Settings(n=N, seed=3)).rows == run.rows
 
 
 def test_a_folder_with_other_files_is_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
