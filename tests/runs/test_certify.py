@@ -180,6 +180,15 @@ def test_a_run_in_which_no_image_was_usable_leaves_its_folder_free(
     assert certify_dataset(model, samples, out, Settings(radius=0.1)).finished
 
 
+def test_a_finished_run_asks_the_model_nothing(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    """Also where an image that cannot be used is tried again."""
+    samples = [*samples, Sample("broken.png", np.zeros((2, 2), dtype=np.uint8), 0)]
+    rows = certify_dataset(model, samples, out, Settings(n=N)).rows
+    model.forget_checks()
+    model.pipeline.register_forward_pre_hook(lambda *_: pytest.fail("the model was asked"))
+    assert certify_dataset(model, samples, out, Settings(n=N)).rows == rows
+
+
 def test_unusable_images_are_kept_and_tried_again(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
     bad = replace(samples[1], image=np.full((4, 4), np.nan))
     told = {bad.id: "expected finite pixels; got NaN or infinity"}
