@@ -15,7 +15,7 @@ from robustify.errors import InputError
 from robustify.smoothing.checks.probes import Answer
 from robustify.smoothing.laws import Enumerated, as_pixels
 from robustify.smoothing.noise import Array
-from robustify.smoothing.pipeline import Pipeline
+from robustify.smoothing.pipeline import Pipeline, classifier_alone
 from robustify.types import Bytes, Image, Pixels
 
 
@@ -71,4 +71,4 @@ def classifier(pipeline: Pipeline) -> Answer:
             f"masked copies hold no noise that {pipeline.denoiser.name} could remove, and it would spread what is "
             "beside a mask.\n  Leave out the denoiser: these certificates are for the classifier alone."
         )
-    return pipeline
+    return classifier_alone(pipeline)
