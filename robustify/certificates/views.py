@@ -22,7 +22,8 @@ class View:
 
     Arguments:
         sigma: Standard deviation of the noise, in [0, 1] pixels; 0 where no noise is added.
-        base: The base function: `PIPELINE`, or "module:function", which makes it from a pipeline.
+        base: The base function: `PIPELINE`; or "module:function", which makes it from a pipeline; or
+            "module:function=0.5", which makes it from a pipeline and a number.
         change: What is done other than adding noise to all of the image; None where nothing is.
     """
 

@@ -61,6 +61,12 @@ class Pipeline(nn.Module):
             logits: Logits = self.classifier(self._denoised(noisy, sigma))
         return logits
 
+    def classify(self, pixels: Pixels) -> Logits:
+        """The classifier's logits of images as they are, shape (B, classes); in the pipeline's own precision."""
+        with self._autocast(pixels):
+            logits: Logits = self.classifier(pixels)
+        return logits
+
     def denoise(self, noisy: Pixels, sigma: Levels) -> Pixels:
         """What the classifier is shown; in the pipeline's own precision, whatever autocast there is around."""
         with self._autocast(noisy):
