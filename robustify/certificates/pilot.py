@@ -101,8 +101,8 @@ class PilotPlan(Plan):
     def worthwhile(self, pilot: Pilot) -> int:
         """Number of draws of each view that test the label.
 
-        For an adaptive plan, about the smallest that promises 98 % of the radius that `n` promise. Where the pilot promises
-        none, a quarter of `n`, which still certifies a label whose pilot only had bad luck.
+        For an adaptive plan, about the smallest that promises 98 % of the radius that `n` promise. Where the pilot
+        promises none, a quarter of `n`, which still certifies a label whose pilot only had bad luck.
         """
         if not self.adaptive:
             return self.n
