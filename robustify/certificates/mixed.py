@@ -39,14 +39,11 @@ from robustify.certificates.queries import SELECTION, Ask
 from robustify.certificates.question import Question
 from robustify.certificates.radii import leading_class, rival_bounds, strongest_rival
 from robustify.certificates.sums import SumPoll
-from robustify.certificates.views import PIPELINE, View
+from robustify.certificates.views import ALONE, PIPELINE, View
 from robustify.errors import InputError
 
-ALONE = "robustify.smoothing.alone:classifier"
-"""The base function of the classifier alone."""
-
-CONFIDENT = "robustify.smoothing.alone:confident"
-"""That of the classifier alone, silent where it is not confident; takes the least confidence."""
+CONFIDENT = "robustify.smoothing.confident:classifier"
+"""Name of the base function that is the classifier alone, silent where it is not confident."""
 
 
 @final
@@ -211,7 +208,7 @@ class Mixed(Family):
 
 def base_of(confidence: float | None) -> str:
     """The base function of the classifier alone that votes above this confidence."""
-    return ALONE if confidence is None else f"{CONFIDENT}={confidence!r}"
+    return ALONE if confidence is None else f"{CONFIDENT}:{confidence!r}"
 
 
 def check_weight(weight: object) -> None:

@@ -30,7 +30,7 @@ class Channels:
 
     Arguments:
         pipeline: Denoise, then classify: the base function of most views.
-        bases: Names of base functions, as views have them.
+        bases: Names of the base functions of views, as `View` describes them.
 
     Raises:
         InputError: If the pipeline does not fit a base function.
@@ -84,6 +84,6 @@ def _function(name: str, pipeline: Pipeline) -> Answer:
     """The base function of this name."""
     if name == PIPELINE:
         return pipeline
-    place, _, number = name.partition("=")
-    made: Answer = pkgutil.resolve_name(place)(pipeline, *([float(number)] if number else []))
+    module, function, *settings = name.split(":")
+    made: Answer = pkgutil.resolve_name(f"{module}:{function}")(pipeline, *settings)
     return made
