@@ -12,7 +12,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from robustify import Gaussian, Settings, certify_dataset, robustify
+from robustify import Settings, certify_dataset, robustify
+from robustify.certificates import Gaussian
 from robustify.certificates.family import Family
 from robustify.certificates.partition import Partition
 from robustify.data import open_samples

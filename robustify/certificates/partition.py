@@ -94,7 +94,7 @@ class PartitionPlan(PilotPlan):
         counts = [look.label for tally in tested for look in tally.looks] or [0, 0]
         n = tested[0].draws if tested else 1
         radius = self._radius(counts, n)
-        bounds = tuple(Bound(low, math.nextafter(1 - low, 2.0)) for low in self._bounds(counts, n))
+        bounds = tuple(Bound(low, min(1.0, math.nextafter(1 - low, 2.0))) for low in self._bounds(counts, n))
         return Claim(tested[0].label if radius > 0 else None, radius, bounds)
 
     def statement(self, radius: str, where: str) -> str:
