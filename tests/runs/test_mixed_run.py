@@ -14,6 +14,7 @@ from robustify.report.numbers import Chapter
 from robustify.runs.folder import Run, read_run
 from robustify.runs.rows import Row
 from robustify.verify.claims import verify_claims, verify_row, verify_run
+from robustify.verify.mixed_family import problems
 from robustify.verify.replay import replay
 from tests.toys_family import known
 
@@ -37,6 +38,12 @@ def run(mixed: SmoothedClassifier, samples: list[Sample], out: Path) -> Run:
 
 def fields(row: Row, run: Run) -> set[str]:
     return {problem.field for problem in verify_row(row, run.plan, run)}
+
+
+def alone(row: Row, run: Run) -> set[str]:
+    """What the independent arithmetic finds by itself."""
+    assert isinstance(run.plan, MixedPlan)
+    return {problem.field for problem in problems(row, run.plan, run)}
 
 
 def test_every_image_is_answered(run: Run) -> None:
@@ -70,6 +77,25 @@ def test_enlarged_claims_are_found(run: Run) -> None:
     assert fields(replace(row, bounds=()), run) == {"bounds"}
     assert fields(replace(row, label=(row.label + 1) % 3), run) == {"label"}
     assert fields(replace(row, uncertified=row.label), run) == {"uncertified"}
+
+
+def test_the_independent_arithmetic_finds_them_by_itself(run: Run) -> None:
+    assert isinstance(run.plan, MixedPlan)
+    forms = set()
+    for row in run.rows:
+        ((low, high),) = row.bounds
+        assert alone(row, run) == set()
+        forms.add(run.plan.single([row.tallies[0].votes], 200))
+        if low > 0:
+            assert "p_lower" in alone(replace(row, bounds=(Bound(low + 1e-9, high),)), run)
+        if high < 1:
+            assert "p_upper" in alone(replace(row, bounds=(Bound(low, high - 1e-9),)), run)
+        if row.radius > 0:
+            assert alone(replace(row, radius=row.radius * (1 + 1e-8)), run) == {"radius"}
+        else:
+            others = {c for c in range(3) if alone(replace(row, uncertified=c), run) == {"uncertified"}}
+            assert others == {0, 1, 2} - {row.uncertified}
+    assert forms == {True, False}
 
 
 def test_changed_counts_are_found(run: Run) -> None:

@@ -14,6 +14,7 @@ from robustify.report.numbers import Chapter
 from robustify.runs.folder import Run, read_run
 from robustify.runs.rows import Row
 from robustify.verify.claims import verify_claims, verify_row, verify_run
+from robustify.verify.partition_family import problems
 from robustify.verify.replay import replay
 from tests.toys_family import known
 
@@ -37,6 +38,12 @@ def run(halved: SmoothedClassifier, samples: list[Sample], out: Path) -> Run:
 
 def fields(row: Row, run: Run) -> set[str]:
     return {problem.field for problem in verify_row(row, run.plan, run)}
+
+
+def alone(row: Row, run: Run) -> set[str]:
+    """What the independent arithmetic finds by itself."""
+    assert isinstance(run.plan, PartitionPlan)
+    return {problem.field for problem in problems(row, run.plan, run)}
 
 
 def test_a_run_is_verified_repeated_and_reported(
@@ -66,11 +73,31 @@ def test_enlarged_claims_are_found(run: Run) -> None:
     assert fields(replace(row, uncertified=row.label), run) == {"uncertified"}
 
 
+def test_the_independent_arithmetic_finds_them_by_itself(run: Run) -> None:
+    for row in run.rows:
+        left, right = row.bounds
+        assert alone(row, run) == set()
+        assert "p_upper" in alone(replace(row, bounds=(left, right._replace(p_upper=right.p_upper - 1e-9))), run)
+        if right.p_lower > 0:
+            assert "p_lower" in alone(replace(row, bounds=(left, right._replace(p_lower=right.p_lower + 1e-9))), run)
+        if row.radius > 0:
+            assert alone(replace(row, radius=row.radius * (1 + 1e-8)), run) == {"radius"}
+
+
+def test_one_half_does_not_choose_the_label(run: Run) -> None:
+    row = max(run.rows, key=lambda row: row.radius)
+    first, second, *tested = row.tallies
+    assert row.label is not None
+    other = (row.label + 1) % 3
+    votes = tuple(11 * (c == other) + 9 * (c == row.label) for c in range(3))
+    assert alone(replace(row, tallies=(first._replace(votes=votes), second, *tested)), run) == set()
+
+
 def test_a_radius_of_the_published_rule_is_found(run: Run) -> None:
     """The root of the sum of squares, with the bounds as they are."""
     row = max(run.rows, key=lambda row: row.radius)
     root = 2**0.5 * row.radius
-    assert fields(replace(row, radius=root), run) == {"radius"}
+    assert alone(replace(row, radius=root * 0.999), run) == {"radius"}
 
 
 def test_changed_counts_are_found(run: Run) -> None:
