@@ -1,4 +1,4 @@
-"""What tests of patch certificates share: functions of masked tiny images, an honest oracle, a classifier of stripes."""
+"""What tests of patch certificates share: masked tiny images, every attack on them, a classifier of stripes."""
 
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -24,7 +24,12 @@ if PatchCleanser.name not in CERTIFICATES.names():
 
 
 def tiny(
-    height: int, width: int, *shapes: tuple[int, int], masks: int | None = 2, stride: int | None = None, patches: int = 1
+    height: int,
+    width: int,
+    *shapes: tuple[int, int],
+    masks: int | None = 2,
+    stride: int | None = None,
+    patches: int = 1,
 ) -> Masking:
     """Masks of a tiny gray image."""
     return Masking(height, width, shapes, masks, stride, patches, (0.5,))

@@ -1,8 +1,8 @@
 r"""Mask sets in which some mask covers a patch wherever it is; geometry only.
 
 Along an axis of n pixels, for a patch of p, masks of :math:`m = \min(p + s - 1, n)` pixels are s pixels apart, and the
-last one ends where the axis ends. Each of the n - p + 1 places of the patch is then inside a mask, as neighbouring masks
-share at least p - 1 pixels. Of k masks, :math:`s = \lceil (n - p + 1) / k \rceil`.
+last one ends where the axis ends. Each of the n - p + 1 places of the patch is then inside a mask, as neighbours share
+at least p - 1 pixels. Of k masks, :math:`s = \lceil (n - p + 1) / k \rceil`.
 
 References:
     PatchCleanser: Certifiably Robust Defense against Adversarial Patches for Any Image Classifier, Xiang, Mahloujifar,

@@ -1,8 +1,8 @@
 r"""The check of rows of PatchCleanser: do the masks cover every patch, and do the counts prove what is claimed?
 
-**Independent of the code that made the claims**: that some mask covers each shape at each of its places is checked place
-by place. Numbers of draws are those of sets of masks, as binomial coefficients. A row with a claim must hold all draws,
-all of one class, and claim no more patches than its plan is about.
+**Independent of the code that made the claims**: that some mask covers each shape at each of its places is checked
+place by place. Numbers of draws are those of sets of masks, as binomial coefficients. A row with a claim must hold all
+draws, all of one class, and claim no more patches than its plan is about.
 
 **Not independent.** Where the masks are comes from the plan; that the draws had those masks shows only when they are
 repeated (`robustify.verify.replay`).

@@ -54,7 +54,7 @@ def test_some_mask_covers_the_patch_wherever_it_is() -> None:
 
 @pytest.mark.slow
 def test_some_mask_covers_the_patch_in_all_73810_cases_of_the_specification() -> None:
-    cases = [(length, patch, k) for length in range(1, 61) for patch in range(1, length + 1) for k in range(1, length + 1)]
+    cases = [(n, patch, k) for n in range(1, 61) for patch, k in product(range(1, n + 1), repeat=2)]
     assert len(cases) == 73_810
     assert all(covers(length, patch, *axis_masks(length, patch, masks=k)) for length, patch, k in cases)
 
@@ -85,7 +85,7 @@ def test_unions_are_those_with_every_mask_of_the_first_round() -> None:
             assert mine in found
 
 
-def masking(**changed: Any) -> Masking:
+def masking(**changed: Any) -> Masking:  # noqa: ANN401 - settings of several types
     settings: dict[str, Any] = {"height": 8, "width": 8, "shapes": ((2, 2),), "masks": 3, "stride": None}
     return Masking(**{**settings, "patches": 1, "fill": (0.5,), **changed})
 
