@@ -150,7 +150,7 @@ class BandPlan(Plan):
 
     def statement(self, radius: str, where: str) -> str:
         del radius
-        return f"no patch within {self._size} pixels of its {where} changes the vote of its bands"
+        return f"no single patch within {self._size} pixels of its {where} changes the vote of its bands"
 
     def changes(self, size: str) -> str:
         return f"change of the pixels by patches, their number {size}, each within {self._size} pixels"

@@ -166,7 +166,10 @@ def test_a_plan_says_what_it_claims() -> None:
     assert asked.ceiling > 1
     assert asked.norm is None
     assert asked.bands.fill == SUBJECT.mean
-    assert asked.statement("1", "pixels") == "no patch within 32×32 pixels of its pixels changes the vote of its bands"
+    assert (
+        asked.statement("1", "pixels")
+        == "no single patch within 32×32 pixels of its pixels changes the vote of its bands"
+    )
     assert asked.changes("1") == "change of the pixels by patches, their number 1, each within 32×32 pixels"
     assert str(asked) == "224 copies of 19 columns each, against a patch of 32×32 pixels, which touches 50"
     assert str(BandSmoothing((5, 4), 4)) == "patch = (5, 4), band = 4, keep = columns, stride = 1"

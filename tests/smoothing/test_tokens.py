@@ -1,22 +1,28 @@
 """Vision transformers that leave out tokens, against timm's own attention masks."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from robustify import Preprocessing, Settings, robustify
+from robustify import Preprocessing, Settings, certify_dataset, robustify
 from robustify.certificates.band_smoothing import BandPlan, BandSmoothing
 from robustify.certificates.bands import Bands
 from robustify.certificates.views import View
 from robustify.classifiers import ImageClassifier
+from robustify.data import Sample
 from robustify.denoisers import Identity
 from robustify.errors import InputError, ModelError
+from robustify.report.pictures import picture
+from robustify.runs.folder import read_run
 from robustify.smoothing.laws import law_of
 from robustify.smoothing.noise import NoiseAddress, NoiseStream
 from robustify.smoothing.pipeline import Pipeline
 from robustify.smoothing.tokens import DroppedTokens, _cells, dropping
+from robustify.verify.claims import verify_run
+from robustify.verify.replay import replay
 from tests.toys import Awaken, Shrink
 from tests.toys_bands import kept
 
@@ -112,6 +118,19 @@ def test_certificates_are_of_the_votes_of_fewer_tokens(awaken: Awaken) -> None:
     assert plain.plan(Settings()) != plan
     assert [c.votes for c in plain.certify(images)] != [c.votes for c in certificates]
     assert "stride = 1, tokens dropped" in str(model)
+
+
+def test_runs_are_verified_repeated_and_shown(awaken: Awaken, out: Path) -> None:
+    model = robustify(transformer(awaken), preprocessing=PLAIN, certificate=BandSmoothing((1, 1), 3, drop_tokens=True))
+    images = torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8).numpy()
+    samples = [Sample(str(i), image, 0) for i, image in enumerate(images)]
+    certify_dataset(model, samples, out, Settings())
+    run = read_run(out)
+    assert run.plan == model.plan(Settings())
+    assert verify_run(run) == []
+    assert replay(model, samples, run, 3) == []
+    shown = picture(model, samples[0], run.rows[0], run)
+    assert shown.noisy[:, 3:].max() == 0  # what is missing is black
 
 
 class Doubled(nn.Module):
