@@ -114,8 +114,8 @@ def test_certificates_do_not_depend_on_batches_and_tell_what_they_claim(stripes:
     images = list(stripes[0][:12])
     assert [c.tallies for c in model.certify(images, batch=5)] == [c.tallies for c in model.certify(images, batch=32)]
     sure = next(c for c in model.certify(images) if c.label is not None)
-    said = "no single patch within 2×1 pixels of its 1×6×6 pixels in [0, 1] after resize and crop changes the vote of its bands"
-    assert str(sure) == f"{sure.name}: {said} (without chance, n = 6)"
+    said = "no single patch within 2×1 pixels of its 1×6×6 pixels in [0, 1] after resize and crop changes the vote"
+    assert str(sure) == f"{sure.name}: {said} of its bands (without chance, n = 6)"
     assert sure.holds(sure.label, at=1.0)  # type: ignore[arg-type]  # it is one
     with pytest.raises(InputError, match="expected a certificate of an ℓ2 radius"):
         sure.radius_lp(1.0)
