@@ -212,10 +212,18 @@ class PatchCleanser(Family):
         check_shapes(several)
         return tuple((height, width) for height, width in several)
 
-    def _masking(self, subject: Subject) -> Masking:
-        c = subject.contract
-        shapes = self._shapes(c)
-        return Masking(c.height, c.width, shapes, self._masks, self.stride, self.patches, subject.mean)
+    def masking(self, contract: InputContract, fill: tuple[float, ...]) -> Masking:
+        """The masks for images of a size.
+
+        Arguments:
+            contract: The space of the images.
+            fill: Colour of the masks, in [0, 1] pixels, one number per channel.
+
+        Raises:
+            InputError: If patches or masks do not fit the image; see `Masking`.
+        """
+        shapes = self._shapes(contract)
+        return Masking(contract.height, contract.width, shapes, self._masks, self.stride, self.patches, fill)
 
     def plan(self, question: Question, subject: Subject) -> MaskingPlan:
         if question.n is not None:
@@ -227,12 +235,12 @@ class PatchCleanser(Family):
                 f"the radius of {self.name} is its number of patches, {self.patches}: leave out radius=; got "
                 f"{', '.join(f'{radius:g}' for radius in question.radii)}"
             )
-        return MaskingPlan(self._masking(subject))
+        return MaskingPlan(self.masking(subject.contract, subject.mean))
 
     def poll(self, n: int, alpha: float, subject: Subject) -> CleansingPoll:
         """PatchCleanser's prediction; neither the number of draws nor a chance matters to it."""
         del n, alpha
-        plan = MaskingPlan(self._masking(subject))
+        plan = MaskingPlan(self.masking(subject.contract, subject.mean))
         (view,) = plan.views
         return CleansingPoll((view,), plan.masking)
 

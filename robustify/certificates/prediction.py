@@ -92,7 +92,7 @@ class Prediction:
         return {
             "label": "abstains" if self.name is None else self.name,
             "votes": f"{max(self.votes):,} of {self.n:,}",
-            "p-value": f"{self.p_value:.2g}",
+            "p-value of a tie": f"{self.p_value:.2g}",
         }
 
     def __repr__(self) -> str:
@@ -109,7 +109,7 @@ class Prediction:
     @property
     def _sure(self) -> str:
         """How sure the label is, in a few words."""
-        return f"p = {self.p_value:.2g}" if self.alpha else "without chance"
+        return f"p-value of a tie: {self.p_value:.2g}" if self.alpha else "without chance"
 
 
 def predict_votes(

@@ -4,6 +4,9 @@ from itertools import chain, repeat
 from typing import final
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Bool
+from torch import Tensor
 
 from robustify.certificates.masks import Masking
 from robustify.certificates.views import View
@@ -12,7 +15,7 @@ from robustify.errors import InputError
 from robustify.smoothing.checks.probes import Answer
 from robustify.smoothing.laws import Enumerated, as_pixels
 from robustify.smoothing.noise import Array
-from robustify.smoothing.pipeline import Pipeline
+from robustify.smoothing.pipeline import Pipeline, classifier_alone
 from robustify.types import Bytes, Image, Pixels
 
 
@@ -34,9 +37,7 @@ class Masked(Enumerated):
         if not isinstance(masking, Masking):
             raise InputError(f"expected a view of masked copies; got {view}")
         count = len(masking.rectangles)
-        self._covered = torch.zeros(count + 1, masking.height, masking.width, dtype=torch.bool)  # the last is empty
-        for covered, (top, left, height, width) in zip(self._covered, masking.rectangles, strict=False):
-            covered[top : top + height, left : left + width] = True
+        self._covered = F.pad(covered(masking), (0, 0, 0, 0, 0, 1))  # the last covers nothing
         most = 2 * masking.patches
         padded = chain.from_iterable(chain(found, repeat(count, most - len(found))) for found in masking.sets)
         self._sets = torch.tensor(list(padded)).view(-1, most)
@@ -45,8 +46,16 @@ class Masked(Enumerated):
     def add(self, image: Image | Bytes, noise: Array, out: Pixels) -> None:
         self._covered = self._covered.to(image.device)
         sets = self._sets[torch.from_numpy(noise)].to(image.device)
-        covered = self._covered[sets].any(dim=1, keepdim=True)
-        torch.where(covered, self._fill.to(image.device), as_pixels(image), out=out)
+        hidden = self._covered[sets].any(dim=1, keepdim=True)
+        torch.where(hidden, self._fill.to(image.device), as_pixels(image), out=out)
+
+
+def covered(masking: Masking) -> Bool[Tensor, "rectangles height width"]:
+    """Whether each rectangle covers each pixel."""
+    found = torch.zeros(len(masking.rectangles), masking.height, masking.width, dtype=torch.bool)
+    for pixels, (top, left, height, width) in zip(found, masking.rectangles, strict=True):
+        pixels[top : top + height, left : left + width] = True
+    return found
 
 
 def classifier(pipeline: Pipeline) -> Answer:
@@ -62,4 +71,4 @@ def classifier(pipeline: Pipeline) -> Answer:
             f"masked copies hold no noise that {pipeline.denoiser.name} could remove, and it would spread what is "
             "beside a mask.\n  Leave out the denoiser: these certificates are for the classifier alone."
         )
-    return pipeline
+    return classifier_alone(pipeline)
