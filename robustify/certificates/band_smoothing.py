@@ -21,14 +21,12 @@ References:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from fractions import Fraction
-from math import inf, isqrt, nextafter
-from typing import Any, TypeAlias, final
+from math import inf, nextafter
+from typing import Any, final
 
 from robustify.certificates.bands import Bands, check_kept
 from robustify.certificates.family import Claim, Family, Plan, Subject, Tally
-from robustify.certificates.masks import check_shapes
-from robustify.certificates.patch_cleanser import CLASSIFIER
+from robustify.certificates.patches import AXIS, CLASSIFIER, check_about_patches, shapes_of
 from robustify.certificates.prediction import Poll, Prediction
 from robustify.certificates.queries import ESTIMATION, Ask, PredictQuery
 from robustify.certificates.question import Question
@@ -40,9 +38,6 @@ from robustify.options import check_flags
 
 DROPPING = "robustify.smoothing.tokens:dropping"
 """The base function that leaves out tokens of a vision transformer; settings follow its name."""
-
-Patch: TypeAlias = float | tuple[int, int]
-"""A share of the image's area, or height and width in pixels."""
 
 
 def clear_lead(votes: Sequence[int], draws: int) -> int:
@@ -108,7 +103,7 @@ class BandPlan(Plan):
     alpha = 0.0
     exact = True
     norm = None
-    axis = "patches, of the size that was asked about"
+    axis = AXIS
 
     bands: Bands
     patch: tuple[int, int]
@@ -225,7 +220,7 @@ class BandSmoothing(Family):
     checker = "robustify.verify.band_family:problems"
     levels = ()
 
-    patch: Patch
+    patch: float | tuple[int, int]
     band: int
     keep: str = "columns"
     stride: int = 1
@@ -245,19 +240,10 @@ class BandSmoothing(Family):
 
     def _shape(self, contract: InputContract) -> tuple[int, int]:
         """Height and width of the patch in images of a size."""
-        patch: Any = self.patch
-        if isinstance(patch, float) and 0 < patch < 1:
-            area = Fraction(repr(patch)) * contract.height * contract.width
-            side = isqrt(-(-area.numerator // area.denominator) - 1) + 1  # the least whose square is no smaller
-            return side, side
-        if not isinstance(patch, Sequence) or isinstance(patch, str):
-            raise InputError(
-                "expected patch as a share of the image's area, above 0 and below 1, or as (height, width) in pixels; "
-                f"got {patch!r}"
-            )
-        check_shapes([patch])
-        height, width = patch
-        return height, width
+        (shape, *others) = shapes_of(self.patch, contract)
+        if others:
+            raise InputError(f"{self.name} takes a single shape of patches, not several; got {self.patch}")
+        return shape
 
     def _plan(self, subject: Subject) -> BandPlan:
         c = subject.contract
@@ -265,15 +251,7 @@ class BandSmoothing(Family):
         return BandPlan(bands, self._shape(c))
 
     def plan(self, question: Question, subject: Subject) -> BandPlan:
-        if question.n is not None:
-            raise InputError(f"{self.name} takes one draw of each band, whose number stride= sets; leave out n=")
-        if question.known_label:
-            raise InputError(f"{self.name} needs no true labels; leave out known_label=")
-        if question.radii not in ((), (1.0,)):
-            raise InputError(
-                f"the radius of {self.name} is its number of patches, 1: leave out radius=; got "
-                f"{', '.join(f'{radius:g}' for radius in question.radii)}"
-            )
+        check_about_patches(question, self.name, 1)
         return self._plan(subject)
 
     def poll(self, n: int, alpha: float, subject: Subject) -> BandPoll:
