@@ -89,11 +89,11 @@ class Prediction:
 
     def summary(self) -> dict[str, str]:
         """A few words under each heading of a table."""
-        return {
+        found = {
             "label": "abstains" if self.name is None else self.name,
             "votes": f"{max(self.votes):,} of {self.n:,}",
-            "p-value of a tie": f"{self.p_value:.2g}",
         }
+        return found | {"p-value of a tie": f"{self.p_value:.2g}"} if self.alpha else found
 
     def __repr__(self) -> str:
         return (

@@ -41,7 +41,7 @@ class Masked(Enumerated):
         most = 2 * masking.patches
         padded = chain.from_iterable(chain(found, repeat(count, most - len(found))) for found in masking.sets)
         self._sets = torch.tensor(list(padded)).view(-1, most)
-        self._fill = torch.tensor(masking.fill).view(-1, 1, 1)
+        self._fill = torch.tensor(masking.fill, dtype=torch.float32).view(-1, 1, 1)
 
     def add(self, image: Image | Bytes, noise: Array, out: Pixels) -> None:
         self._covered = self._covered.to(image.device)

@@ -142,6 +142,7 @@ def test_a_query_stops_where_masks_disagree_or_one_fails() -> None:
         assert sum(ask.draws for ask in query.ask()) == more
         if more:
             assert query.tallies[0].draws == 9
+            assert plan.certify_votes(query.tallies) == Claim(None, 0.0, (), uncertified=0)
             query.tell(*query.ask(), [more - 1, 0])
             assert not query.ask()
         assert plan.certify_votes(query.tallies) == Claim(None, 0.0, (), uncertified=uncertified)

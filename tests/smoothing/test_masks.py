@@ -59,6 +59,16 @@ def test_masks_have_the_colour_that_normalisation_makes_zero() -> None:
     assert change.fill == pytest.approx((0.45,))
 
 
+def test_masks_are_float32_whatever_the_default() -> None:
+    image = torch.rand(3, 8, 8)
+    torch.set_default_dtype(torch.float64)
+    try:
+        drawn = copies(Masking(8, 8, ((2, 3),), 2, None, 1, COLOURS.mean), image, "float", 0, 2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert drawn.dtype == torch.float32
+
+
 def test_masks_are_in_the_space_that_the_network_sees() -> None:
     """Without a denoiser images have the network's size; with one, there are no such certificates."""
     model = bright()
@@ -126,6 +136,7 @@ def test_certificates_do_not_depend_on_batches_and_tell_what_they_claim(stripes:
     with pytest.raises(InputError, match="expected a certificate of an ℓ2 radius"):
         sure.radius_lp(1.0)
     assert "(without chance)" in str(model.predict(images[0]))
+    assert "p-value" not in repr(model.predict(images[:2]))
     printed = str(model)
     assert "noise      none" in printed
     assert "proof      patch-cleanser certificates, patch = (2, 2), masks = 3, patches = 1" in printed
