@@ -234,7 +234,7 @@ class BandSmoothing(Family):
         self._shape(InputContract(1, 1, 1))  # raises
 
     @property
-    def bases(self) -> tuple[str, ...]:  # type: ignore[override]  # another with each setting
+    def bases(self) -> tuple[str, ...]:
         """The base function that views of this family use."""
         return (f"{DROPPING}:{self.keep}:{self.band}:{self.stride}" if self.drop_tokens else CLASSIFIER,)
 
