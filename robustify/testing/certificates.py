@@ -58,7 +58,8 @@ def check_certificate(family: Family, question: Question, scenarios: Sequence[Sc
 
     Arguments:
         family: The family, with settings as people use them.
-        question: A question with an alpha that is large enough to be seen, such as 0.05, and few draws.
+        question: A question with an alpha that is large enough to be seen, such as 0.05, and few draws; as `Settings`
+            with soundness="float" for a family of certificates in real arithmetic alone.
         scenarios: Hard cases: where a bound only just holds, the label is nearly tied, or two bounds bind at once.
             Only for families that leave something to chance.
         runs: Number of simulated runs of each scenario; 100,000 tell an error of a tenth of alpha.
