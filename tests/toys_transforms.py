@@ -9,11 +9,13 @@ from robustify import Identity, ImageClassifier, Preprocessing, SmoothedClassifi
 from robustify.certificates.brightness import Brightness
 from robustify.certificates.contrast import Contrast
 from robustify.certificates.family import CERTIFICATES, Family
+from robustify.certificates.grid import Grid
+from robustify.certificates.translation import Translation
 
 SIZE = (4, 4)
 PLAIN = Preprocessing(mean=(0.0,), std=(1.0,), size=SIZE)
 
-for family in (Brightness, Contrast):
+for family in (Brightness, Contrast, Translation, Grid):
     if family.name not in CERTIFICATES.names():
         CERTIFICATES.register(family.name, family)
 
