@@ -135,7 +135,7 @@ class RingsQuery:
 
 
 class ExhaustivePlan(Plan):
-    """Up to which ring do all transforms give the class of the image itself?"""
+    """The question up to which ring all transforms give the class of the image itself."""
 
     rule = "all"
     alpha = 0.0

@@ -26,7 +26,7 @@ from robustify.errors import InputError
 @final
 @dataclass(frozen=True)
 class GridPlan(ExhaustivePlan):
-    """By how many steps of a grid can an image be transformed before its class changes?
+    """The question by how many steps of a grid an image can be transformed before its class changes.
 
     Arguments:
         transforms: The grid.

@@ -24,7 +24,7 @@ from robustify.certificates.radii import check_count
 @final
 @dataclass(frozen=True)
 class TranslationPlan(ExhaustivePlan):
-    """By how many pixels can an image be shifted before its class changes?
+    """The question by how many pixels an image can be shifted before its class changes.
 
     Arguments:
         transforms: The shifts.
