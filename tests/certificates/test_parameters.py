@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 import pytest
 import torch
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from robustify import Identity, ImageClassifier, Settings, SmoothedClassifier
 from robustify.certificates.brightness import Brightness, BrightnessPlan
@@ -34,9 +34,9 @@ from tests.toys_transforms import PLAIN, Linear, random_bytes, smooth
 
 SIGMA = 0.2
 CONTRACT = InputContract(1, 4, 4)
-TIED = Scenario([(0.5, 0.5, 0.0)], 0, 0.0)
-AT_HALF = Scenario([(float(ndtr(0.5)), float(ndtr(-0.5)), 0.0)], 0, SIGMA / 2)
-THREE = Scenario([(0.2, 0.7, 0.05)], 1, 0.6 * SIGMA)
+TIED = Scenario([(0.5, 0.5, 0.0)], {})
+AT_HALF = Scenario([(float(ndtr(0.5)), float(ndtr(-0.5)), 0.0)], {0: SIGMA / 2})
+THREE = Scenario([(0.2, 0.7, 0.05)], {1: SIGMA / 2 * float(ndtri(0.7) - ndtri(0.25))})
 FIXED = Question(n=200, n0=20, alpha=0.05)
 
 
