@@ -140,7 +140,7 @@ class ExhaustivePlan(Plan):
     rule = "all"
     alpha = 0.0
     norm = None
-    remark = "Certificates are of the classifier itself, and of the listed transforms alone: all of them were tried."
+    remark = "Certificates are of the classifier itself, and of the listed transforms alone, each of which was tried."
 
     transforms: Transforms
 
@@ -173,7 +173,7 @@ class ExhaustivePlan(Plan):
         return Claim(tally.label, beyond(agreed - 1), ())
 
     def __str__(self) -> str:
-        return f"{self.most_draws:,} transforms, all tried"
+        return f"up to {self.most_draws:,} transforms, one by one"
 
 
 @final
