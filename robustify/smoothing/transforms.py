@@ -12,6 +12,8 @@ from robustify.certificates.views import View
 from robustify.errors import InputError
 from robustify.smoothing.laws import Enumerated, as_pixels
 from robustify.smoothing.noise import Array
+from robustify.smoothing.parameters import classifier
+from robustify.smoothing.pipeline import Pipeline
 from robustify.types import Bytes, Image, Pixels
 
 _FINE = 256
@@ -40,6 +42,32 @@ class TransformLaw(Enumerated):
     def add(self, image: Image | Bytes, noise: Array, out: Pixels) -> None:
         for place, index in zip(out, noise.tolist(), strict=True):
             place.copy_(as_pixels(transformed(image, self._transforms[index], self._fill)))
+
+
+@torch.inference_mode()
+def counter_example(
+    pipeline: Pipeline, image: Image | Bytes, transforms: Transforms, *, batch: int = 64
+) -> Transform | None:
+    """The first transform, ring by ring, under which an image gets another class than it has itself; None without any.
+
+    A transform whose class rounding could decide keeps an image from being certified, and need not be found here.
+
+    Arguments:
+        pipeline: The classifier, without a denoiser.
+        image: Bytes, or floats in [0, 1], shape (C, H, W), on the classifier's device.
+        transforms: The transforms of a plan, such as `model.plan(Settings()).transforms`.
+        batch: Images per forward pass.
+    """
+    classify = classifier(pipeline)
+    own = classify(as_pixels(image)[None], 0.0).argmax()
+    listed = list(chain.from_iterable(transforms.rings))
+    for start in range(0, len(listed), batch):
+        some = listed[start : start + batch]
+        shown = torch.stack([as_pixels(transformed(image, t, transforms.fill)) for t in some])
+        others = (classify(shown, 0.0).argmax(dim=1) != own).nonzero()
+        if len(others):
+            return some[int(others[0])]
+    return None
 
 
 def transformed(image: Image | Bytes, transform: Transform, fill: str) -> Image | Bytes:

@@ -25,6 +25,8 @@ from robustify.data import Sample
 from robustify.errors import InputError, RunError
 from robustify.runs.certify import certify_dataset
 from robustify.runs.folder import Run, read_run
+from robustify.smoothing.laws import as_pixels
+from robustify.smoothing.transforms import counter_example, transformed
 from robustify.testing import check_certificate
 from robustify.verify.claims import verify_row, verify_run
 from robustify.verify.exhaustive_family import totals_of
@@ -94,6 +96,25 @@ def test_prediction_is_the_class_of_the_image_itself() -> None:
     assert (prediction.votes, prediction.n, prediction.alpha, prediction.p_value) == ((0, 1), 1, 0.0, 0.0)
     tied = smooth(Linear(torch.zeros(16), 0.0), Translation(1))
     assert (tied.predict(image).label, tied.predict(image).p_value) == (None, 1.0)
+
+
+@pytest.mark.parametrize("soundness", ["grid", "float"])
+def test_what_is_not_certified_has_a_counter_example_one_ring_beyond(soundness: str) -> None:
+    family, found = Grid(1, 8, 4, 0.25, "mean"), set()
+    transforms = family.made(SUBJECT).transforms
+    for seed in range(8):
+        torch.manual_seed(seed)
+        model = smooth(Linear(torch.randn(16), 0.3), family)
+        image = model.prepare(random_bytes(seed), soundness)
+        radius = round(model.certify(random_bytes(seed), soundness=soundness).radius)  # type: ignore[union-attr]
+        example = counter_example(model.pipeline, image, transforms, batch=7)
+        ring = next((s for s, ring in enumerate(transforms.rings) if example in ring), len(transforms.rings))
+        assert ring == radius + 1
+        found.add(radius)
+        if example is not None:
+            both = torch.stack([as_pixels(image), as_pixels(transformed(image, example, "mean"))])
+            assert len(model.pipeline(both, 0.0).argmax(dim=1).unique()) == 2
+    assert len(found) > 1
 
 
 def asked(query: RingsQuery, *votes: list[int]) -> list[int]:
