@@ -42,11 +42,6 @@ FAMILIES: list[ExhaustiveFamily] = [
 ]
 
 
-@pytest.mark.parametrize("family", [Translation(2), Grid(1, 8, 8, 0.25)], ids=lambda family: family.name)
-def test_the_families_live_through_runs(family: ExhaustiveFamily) -> None:
-    check_certificate(family, Question(), [])
-
-
 def brute(image: np.ndarray, weight: np.ndarray, offset: float, family: Any, size: int) -> bool:  # noqa: ANN401
     """Whether all transforms up to a size give the class of the image itself, by numpy alone."""
 
@@ -275,3 +270,8 @@ def test_the_arithmetic_imports_no_torch() -> None:
     modules = "robustify.certificates.grid, robustify.certificates.translation, robustify.verify.exhaustive_family"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("family", [Translation(2), Grid(1, 8, 8, 0.25)], ids=lambda family: family.name)
+def test_the_families_live_through_runs(family: ExhaustiveFamily) -> None:
+    check_certificate(family, Question(), [])

@@ -48,11 +48,6 @@ def check(family: ParameterFamily, question: Question, runs: int) -> None:
     check_certificate(family, asked, [TIED, AT_HALF, THREE], runs=runs)
 
 
-def test_the_families_live_through_runs() -> None:
-    check(Brightness(SIGMA), FIXED, runs=300)
-    check(Contrast(SIGMA), DECIDED, runs=30)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [Brightness(SIGMA), Contrast(SIGMA)], ids=lambda family: family.name)
 @pytest.mark.parametrize(("question", "runs"), [(FIXED, 20_000), (DECIDED, 2_000)], ids=["n", "radius"])
@@ -205,3 +200,8 @@ def test_the_arithmetic_imports_no_torch() -> None:
 def test_the_view_is_of_pixels_without_noise() -> None:
     (view,) = Brightness(SIGMA).plan(FIXED, subject("grid")).views
     assert view != View(0.0, view.base)
+
+
+def test_the_families_live_through_runs() -> None:
+    check(Brightness(SIGMA), FIXED, runs=300)
+    check(Contrast(SIGMA), DECIDED, runs=30)

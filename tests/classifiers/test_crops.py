@@ -50,6 +50,19 @@ def test_every_circular_shift_has_the_same_crop(kind: str) -> None:
     assert any(inside)  # it is a part of the image
 
 
+def test_ties_are_broken_by_content_and_not_by_place() -> None:
+    """Two equal spots, one with a faint mark that only crops see; three largest weights of the filter, so six ties."""
+    network = CropByContent(nn.Identity(), (9, 9))
+    image = torch.zeros(1, 16, 16)
+    image[0, 4, 4] = image[0, 12, 12] = 1.0
+    image[0, 4, 10] = 0.1
+    moved = torch.stack([image.roll(shift, dims=(1, 2)) for shift in product(range(0, 16, 3), repeat=2)])
+    responses = network._responses(moved).flatten(1)
+    assert ((responses == responses.amax(dim=1, keepdim=True)).sum(dim=1) == 6).all()
+    crops = network.crops(moved)
+    assert torch.equal(crops, crops[:1].expand_as(crops))
+
+
 def test_an_even_area_is_never_chosen_beside_another() -> None:
     network = CropByContent(nn.Identity(), (3, 3))
     assert int(network.weights.sum()) == 0
