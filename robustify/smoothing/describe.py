@@ -7,11 +7,11 @@ from robustify.smoothing.pipeline import Pipeline
 
 def described(pipeline: Pipeline, family: Family) -> str:
     """What is certified, one aspect a line."""
-    classifier, denoiser = pipeline.classifier, pipeline.denoiser
+    classifier = pipeline.classifier
     lines = {
         "noise": f"{family}, added to {pipeline.contract}; never clipped" if family.levels else "none",
         "proof": f"{family.name} certificates",
-        "denoiser": f"{denoiser.name}: {'; '.join(dict.fromkeys(map(denoiser.describe, family.levels)))}",
+        "denoiser": _denoising(pipeline, family),
         "classifier": f"{classifier.name}, {len(classifier.labels)} classes",
         "inside": str(classifier.preprocessing),
         "dtype": f"{pipeline.numerics}; on {pipeline.device}",
@@ -20,6 +20,13 @@ def described(pipeline: Pipeline, family: Family) -> str:
     if pipeline.contract.channels < classifier.preprocessing.channels:
         lines["colour"] = "none: images are gray, and repeated to RGB for the classifier"
     return "SmoothedClassifier\n" + "\n".join(f"  {key:<10} {value}" for key, value in lines.items())
+
+
+def _denoising(pipeline: Pipeline, family: Family) -> str:
+    denoiser = pipeline.denoiser
+    if pipeline.classifier.noise_conditioned:
+        return f"{denoiser.name}: the classifier denoises by itself, told the noise level"
+    return f"{denoiser.name}: {'; '.join(dict.fromkeys(map(denoiser.describe, family.levels)))}"
 
 
 def _licences(pipeline: Pipeline) -> str:
