@@ -92,7 +92,7 @@ class Prediction:
         return {
             "label": "abstains" if self.name is None else self.name,
             "votes": f"{max(self.votes):,} of {self.n:,}",
-            "p-value": f"{self.p_value:.2g}",
+            "p-value of a tie": f"{self.p_value:.2g}",
         }
 
     def __repr__(self) -> str:
@@ -103,8 +103,9 @@ class Prediction:
 
     def __str__(self) -> str:
         if self.label is None:
-            return f"abstains: the leading classes cannot be told apart (p = {self.p_value:.2g}, n = {self.n:,})"
-        return f"{self.name}: {self.votes[self.label]:,} of {self.n:,} votes (p = {self.p_value:.2g})"
+            told = f"p-value of a tie: {self.p_value:.2g}, n = {self.n:,}"
+            return f"abstains: the leading classes cannot be told apart ({told})"
+        return f"{self.name}: {self.votes[self.label]:,} of {self.n:,} votes (p-value of a tie: {self.p_value:.2g})"
 
 
 def predict_votes(

@@ -7,6 +7,9 @@ from typing import ClassVar, final
 PIPELINE = "pipeline"
 """Name of the base function of most views: denoise, then classify."""
 
+ALONE = "robustify.smoothing.pipeline:classifier_alone"
+"""Name of the base function that is the classifier without the denoiser."""
+
 
 class Change:
     """What draws do to an image other than adding Gaussian noise to all of it: frozen data, such as a list of masks."""
@@ -22,7 +25,8 @@ class View:
 
     Arguments:
         sigma: Standard deviation of the noise, in [0, 1] pixels; 0 where no noise is added.
-        base: The base function: `PIPELINE`, or "module:function", which makes it from a pipeline.
+        base: The base function: `PIPELINE`, or "module:function", which makes it from a pipeline; settings may follow,
+            as in "module:function:4:8", which it is given as texts.
         change: What is done other than adding noise to all of the image; None where nothing is.
     """
 
