@@ -13,6 +13,7 @@ from robustify.errors import InputError, ModelError
 from robustify.report.clean import clean_accuracy
 from robustify.smoothing.fingerprint import classifier_fingerprint
 from robustify.smoothing.pipeline import Pipeline
+from robustify.testing import check_classifier
 from tests.toys import Shrink
 from tests.toys_family import TwoLevels
 
@@ -99,6 +100,8 @@ def test_a_network_that_mixes_the_levels_of_a_batch_is_refused() -> None:
     model = SmoothedClassifier(classifier, Identity(), family=TwoLevels((0.25, 0.75)))
     with pytest.raises(ModelError, match="no fixed function of one image"):
         model.certify(IMAGE, n=100, n0=20)
+    with pytest.raises(ModelError, match="answers an image otherwise beside one of another noise level"):
+        check_classifier(classifier)
 
 
 def test_without_noise_the_level_is_0() -> None:
