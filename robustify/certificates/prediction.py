@@ -77,7 +77,7 @@ class Prediction:
         p_value: P-value of the two-sided test that the two leading classes are equally likely.
         votes: One count per class; draws that failed are missing from the sum.
         n: Number of draws.
-        alpha: Allowed chance of a wrong label, in (0, 1).
+        alpha: Allowed chance of a wrong label, in (0, 1); 0 where nothing is left to chance.
     """
 
     label: int | None
@@ -89,11 +89,11 @@ class Prediction:
 
     def summary(self) -> dict[str, str]:
         """A few words under each heading of a table."""
-        return {
+        found = {
             "label": "abstains" if self.name is None else self.name,
             "votes": f"{max(self.votes):,} of {self.n:,}",
-            "p-value of a tie": f"{self.p_value:.2g}",
         }
+        return found | {"p-value of a tie": f"{self.p_value:.2g}"} if self.alpha else found
 
     def __repr__(self) -> str:
         return (
@@ -103,9 +103,13 @@ class Prediction:
 
     def __str__(self) -> str:
         if self.label is None:
-            told = f"p-value of a tie: {self.p_value:.2g}, n = {self.n:,}"
-            return f"abstains: the leading classes cannot be told apart ({told})"
-        return f"{self.name}: {self.votes[self.label]:,} of {self.n:,} votes (p-value of a tie: {self.p_value:.2g})"
+            return f"abstains: the leading classes cannot be told apart ({self._sure}, n = {self.n:,})"
+        return f"{self.name}: {self.votes[self.label]:,} of {self.n:,} votes ({self._sure})"
+
+    @property
+    def _sure(self) -> str:
+        """How sure the label is, in a few words."""
+        return f"p-value of a tie: {self.p_value:.2g}" if self.alpha else "without chance"
 
 
 def predict_votes(

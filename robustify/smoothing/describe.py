@@ -10,7 +10,7 @@ def described(pipeline: Pipeline, family: Family) -> str:
     classifier = pipeline.classifier
     lines = {
         "noise": f"{family}, added to {pipeline.contract}; never clipped" if family.levels else "none",
-        "proof": f"{family.name} certificates",
+        "proof": f"{family.name} certificates" if family.levels else f"{family.name} certificates, {family}",
         "denoiser": _denoising(pipeline, family),
         "classifier": f"{classifier.name}, {len(classifier.labels)} classes",
         "inside": str(classifier.preprocessing),
@@ -26,7 +26,8 @@ def _denoising(pipeline: Pipeline, family: Family) -> str:
     denoiser = pipeline.denoiser
     if pipeline.classifier.noise_conditioned:
         return f"{denoiser.name}: the classifier denoises by itself, told the noise level"
-    return f"{denoiser.name}: {'; '.join(dict.fromkeys(map(denoiser.describe, family.levels)))}"
+    at_levels = "; ".join(dict.fromkeys(map(denoiser.describe, family.levels)))
+    return f"{denoiser.name}: {at_levels}" if at_levels else denoiser.name
 
 
 def _licences(pipeline: Pipeline) -> str:
