@@ -110,7 +110,7 @@ def _check_other_channels(classifier: ImageClassifier, pixels: Pixels) -> None:
 
 
 def _check_levels(classifier: ImageClassifier, pixels: Pixels) -> None:
-    """Of a batch under noise of two levels, each image is told its own."""
+    """Each image of a batch under noise of two levels is told its own."""
     low, high = (classifier(pixels, sigma) for sigma in (0.25, 1.0))
     both = classifier(pixels, torch.tensor([0.25, 1.0], dtype=torch.float64))
     gap = gap_of(both, torch.stack([low[0], high[1]]))
