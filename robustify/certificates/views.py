@@ -7,6 +7,9 @@ from typing import ClassVar, final
 PIPELINE = "pipeline"
 """Name of the base function of most views: denoise, then classify."""
 
+ALONE = "robustify.smoothing.pipeline:classifier_alone"
+"""Name of the base function that is the classifier without the denoiser."""
+
 
 class Change:
     """What draws do to an image other than adding Gaussian noise to all of it: frozen data, such as a list of masks."""

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -61,6 +62,12 @@ class Pipeline(nn.Module):
             logits: Logits = self.classifier(self._denoised(noisy, sigma))
         return logits
 
+    def classify(self, pixels: Pixels) -> Logits:
+        """Logits of the classifier alone, in the pipeline's own precision, whatever autocast there is around."""
+        with self._autocast(pixels):
+            logits: Logits = self.classifier(pixels)
+        return logits
+
     def denoise(self, noisy: Pixels, sigma: Levels) -> Pixels:
         """What the classifier is shown; in the pipeline's own precision, whatever autocast there is around."""
         with self._autocast(noisy):
@@ -86,6 +93,11 @@ class Pipeline(nn.Module):
     def device(self) -> torch.device:
         """Where the networks live."""
         return self.classifier.device
+
+
+def classifier_alone(pipeline: Pipeline) -> Callable[[Pixels, Levels], Logits]:
+    """The base function that shows images to the classifier as they are, whatever their noise level."""
+    return lambda pixels, _: pipeline.classify(pixels)
 
 
 def _compile(pipeline: Pipeline) -> None:
