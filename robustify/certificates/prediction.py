@@ -74,10 +74,12 @@ class Prediction:
     Arguments:
         label: Index of the class; None where the classifier abstains.
         name: Its name; None where it abstains.
-        p_value: P-value of the two-sided test that the two leading classes are equally likely.
+        p_value: The smallest alpha at which the answer is the same: for one view, the p-value of the two-sided test
+            that the two leading classes are equally likely.
         votes: One count per class; draws that failed are missing from the sum.
         n: Number of draws.
         alpha: Allowed chance of a wrong label, in (0, 1).
+        why: Why it abstains, where it does.
     """
 
     label: int | None
@@ -86,6 +88,7 @@ class Prediction:
     votes: tuple[int, ...]
     n: int
     alpha: float
+    why: str = "the leading classes cannot be told apart"
 
     def summary(self) -> dict[str, str]:
         """A few words under each heading of a table."""
@@ -103,7 +106,7 @@ class Prediction:
 
     def __str__(self) -> str:
         if self.label is None:
-            return f"abstains: the leading classes cannot be told apart (p = {self.p_value:.2g}, n = {self.n:,})"
+            return f"abstains: {self.why} (p = {self.p_value:.2g}, n = {self.n:,})"
         return f"{self.name}: {self.votes[self.label]:,} of {self.n:,} votes (p = {self.p_value:.2g})"
 
 
