@@ -49,6 +49,8 @@ class TwoLevelsQuery:
     @property
     def tallies(self) -> tuple[Tally, ...]:
         """Everything that was counted."""
+        if not self.told:
+            return ()
         (_, selection), *estimations = self.told
         label = selection.index(max(selection))
         chosen = Tally(0, SELECTION, self.plan.n0, selection)

@@ -54,7 +54,7 @@ class CertifyingQuery(Query, Protocol):
 
     @property
     def tallies(self) -> tuple[Tally, ...]:
-        """All counts so far, in the order in which their stages began."""
+        """All counts so far, in the order in which their stages began; empty before any."""
 
 
 @final

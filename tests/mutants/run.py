@@ -1,7 +1,8 @@
 """Does the test suite catch a liar? `python tests/mutants/run.py`
 
-Each mutant of `mutants.toml` changes one place in a copy of the package into a lie; the tests named there are run
-against it and should fail. The working tree is copied first: it is never changed, and may change meanwhile.
+Each mutant of the lists in this folder (`*.toml`) changes one place in a copy of the package into a lie; the tests
+named there are run against it and should fail. The working tree is copied first: it is never changed, and may change
+meanwhile.
 Prints what killed each mutant, writes `score.json`, and fails below a score of 95 %.
 """
 
@@ -128,7 +129,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the mutants and run none")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
-    mutants = tomllib.loads((HERE / "mutants.toml").read_text())["mutant"]
+    mutants = [mutant for file in sorted(HERE.glob("*.toml")) for mutant in tomllib.loads(file.read_text())["mutant"]]
     if arguments.list:
         for mutant in mutants:
             print(f"{mutant['name']:<34} {mutant['file']:<28} {mutant['lie']}")

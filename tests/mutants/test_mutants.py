@@ -9,7 +9,8 @@ import robustify
 
 PACKAGE = Path(robustify.__file__).parent
 TESTS = Path(__file__).parents[1]
-MUTANTS = tomllib.loads(Path(__file__).with_name("mutants.toml").read_text())["mutant"]
+LISTS = sorted(Path(__file__).parent.glob("*.toml"))
+MUTANTS = [mutant for file in LISTS for mutant in tomllib.loads(file.read_text())["mutant"]]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m["name"])
