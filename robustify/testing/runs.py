@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustify.certificates.family import Family
+from robustify.certificates.queries import ESTIMATION
 from robustify.certificates.question import Question
 from robustify.classifiers import ImageClassifier, Preprocessing
 from robustify.data import Sample
@@ -132,7 +133,8 @@ def _check_verified(run: Run) -> None:
         for i, tally in enumerate(row.tallies):
             fewer = tally._replace(votes=tuple(reversed(tally.votes)))
             changed = replace(row, tallies=(*row.tallies[:i], fewer, *row.tallies[i + 1 :]))
-            if row.radius > 0 and max(tally.votes) == tally.draws > 1:
+            tested = tally.view in {t.view for t in row.tallies if t.stage == ESTIMATION}
+            if row.radius > 0 and tested and max(tally.votes) == tally.draws > 1:
                 found = verify_row(changed, run.plan, run)
                 require(bool(found), f"{run.plan}: verification passes votes for another class in tally {i}")
 
