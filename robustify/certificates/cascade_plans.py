@@ -5,7 +5,8 @@
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, final
@@ -21,6 +22,9 @@ from robustify.errors import InputError
 
 OTHERWISE = ("abstain", "argmax", "clean")
 """What a cascade may answer where no level fires."""
+
+DOUBT = 2.5
+"""How many times the predicted radius of a chain each of its levels should prove, as the prediction may be too low."""
 
 
 class Votes(NamedTuple):
@@ -122,7 +126,8 @@ class CascadePlan(Plan):
         k = len(tested)
         if self.at_once and not chosen:
             return [Ask(view, SELECTION, self.n0) for view in range(len(self.sigmas))]
-        if k == len(self.sigmas) or not (n := self.numbers(chosen)[k]) or self._decided(tested, chosen):
+        numbers = (*self.numbers(chosen), 0)
+        if not (n := numbers[k]) or self._decided(tested, numbers):
             alone = self._falls_through(tallies, tested)
             return (Ask(len(self.sigmas), ESTIMATION, 1),) if alone else ()
         selecting = () if self.at_once else (Ask(k, SELECTION, self.n0),)
@@ -156,15 +161,13 @@ class CascadePlan(Plan):
         chains = [tested[: k + 1] for k in range(len(tested))]
         return [self._chain([Counts.of(v.votes, chain[-1].label, v.n) for v in chain]) for chain in chains]
 
-    def _decided(self, tested: Sequence[Votes], chosen: Sequence[tuple[int, ...]]) -> bool:
+    def _decided(self, tested: Sequence[Votes], numbers: Sequence[int]) -> bool:
         """Whether no votes of the other levels could give a larger radius than the votes so far."""
         if not tested:
             return False
-        numbers = self.numbers(chosen)
-        left = [
-            level.answering(level.bound(Counts(n, n, 0))) for level, n in zip(self.levels, numbers, strict=True) if n
-        ]
-        return min(self._harmless(tested), max(left[len(tested) :])) <= max(self._radii(tested))
+        left = list(zip(self.levels, numbers, strict=False))[len(tested) :]
+        most = max(level.answering(level.bound(Counts(n, n, 0))) for level, n in left if n)
+        return min(self._harmless(tested), most) <= max(self._radii(tested))
 
     def _harmless(self, tested: Sequence[Votes]) -> float:
         """The largest radius within which these levels fire with no class but one, whichever that is."""
@@ -207,10 +210,11 @@ class FixedCascade(CascadePlan):
 class AdaptiveCascade(CascadePlan):
     """At most `n` draws a level, and fewer where more would gain little.
 
-    The draws that choose the labels also predict which chain will prove the largest radius, and the smallest number of
-    draws at each of its levels with which it would prove 98 % of what `n` draws would prove, if the votes kept their
-    shares. Levels after it are left out. Where no chain promises a radius, each level gets as many as would settle
-    whether it fires. All other draws are fresh, so their numbers are fixed before the first of them.
+    The draws that choose the labels also predict, if the votes keep their shares, which chain will prove the largest
+    radius, and how many draws are worthwhile at each of its levels: the smallest number that would prove 98 % of what
+    `n` draws would prove there, or two and a half times the radius of the chain. Levels after it are left out. Where no
+    chain promises a radius, each level gets as many draws as would settle whether it fires. All other draws are fresh,
+    so their numbers are fixed before the first of them.
     """
 
     rule = "adaptive"
@@ -222,27 +226,29 @@ class AdaptiveCascade(CascadePlan):
         hoped = [self._chain([counts.scaled(self.n) for counts in chain]) for chain in chains]
         if (radius := max(hoped)) == 0:
             return tuple(self._settling(k, v) for k, v in enumerate(begun))
-        chain = chains[hoped.index(radius)]
-        needed = [self._needed(k, c, (1 - TOLERANCE) * radius, k == len(chain) - 1) for k, c in enumerate(chain)]
-        return (*needed, *[0] * (len(begun) - len(chain)))
+        *above, (last, counts) = enumerate(chains[hoped.index(radius)])
+        needed = [self._needed(k, c, self.levels[k].harmless, radius) for k, c in above]
+        needed.append(self._needed(last, counts, self.levels[last].answering, radius))
+        return (*needed, *[0] * (len(begun) - len(needed)))
 
-    def _needed(self, view: int, counts: Counts, radius: float, last: bool) -> int:
-        """The smallest number of draws with which a level would prove its part of a chain of this radius."""
-        level = self.levels[view]
-        part = level.answering if last else level.harmless
-        return next(n for n in geometric_looks(self.n) if part(level.bound(counts.scaled(n))) >= radius)
+    def _needed(self, view: int, counts: Counts, part: Callable[[Bound], float], radius: float) -> int:
+        """The smallest number of draws that would prove enough of a level's part of a chain of this radius."""
+        level, looks = self.levels[view], geometric_looks(self.n)
+        enough = (1 - TOLERANCE) * min(part(level.bound(counts.scaled(self.n))), DOUBT * radius)
+        return looks[bisect_left(looks[:-1], True, key=lambda n: part(level.bound(counts.scaled(n))) >= enough)]
 
     def _settling(self, view: int, begun: Votes) -> int:
         """The smallest number of draws that would settle whether the level fires; all where none would."""
         level = self.levels[view]
         counts = Counts.of(begun.votes, begun.label, begun.n)
         top = Counts(begun.n, begun.label, begun.votes[begun.label] + begun.n - sum(begun.votes))
-        settling = (
-            n
-            for n in geometric_looks(self.n)
-            if level.answering(level.bound(counts.scaled(n))) > 0 or level.harmless(level.bound(top.scaled(n))) > 0
-        )
-        return next(settling, self.n)
+        looks = geometric_looks(self.n)
+
+        def settles(n: int) -> bool:
+            answers, silent = level.answering(level.bound(counts.scaled(n))), level.harmless(level.bound(top.scaled(n)))
+            return max(answers, silent) > 0
+
+        return looks[bisect_left(looks[:-1], True, key=settles)]
 
     def __str__(self) -> str:
         return f"n up to {self.n:,} a level"
