@@ -10,7 +10,7 @@ default:
 # Make the environment.
 install:
     python3 -m venv .venv
-    {{python}} -m pip install -e ".[test]" -e "./plugins/efficientnet-lite[test]"
+    {{python}} -m pip install -e ".[test]" -e "./plugins/efficientnet-lite[test]" -e "./plugins/top-k[test]"
 
 # The quick tests, on all cores.
 test *options:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robustify.certificates.choice import family_of
 from robustify.certificates.family import Family
 from robustify.classifiers import ImageClassifier, Preprocessing, ZeroShotModel, wrap
+from robustify.default_dtype import float32_by_default
 from robustify.denoisers import Denoiser, Identity
 from robustify.denoisers.wrap import wrap as wrap_denoiser
 from robustify.errors import InputError
@@ -95,6 +96,8 @@ def _check_learning(options: RobustifyOptions) -> None:
         raise InputError(
             "validation= tells how well learning goes; say how to learn with tune= and from what with data="
         )
+    if o.tune is None and o.out is not None:
+        raise InputError("out= is the folder of the training run; say how to learn with tune=, or leave it out")
     if o.tune is not None and o.tuned is not None:
         raise InputError("tune= learns and tuned= takes what was learned, of the same classifier; give one of them")
 
@@ -108,6 +111,11 @@ def _classifier(model: object, options: RobustifyOptions) -> ImageClassifier:
                 f"{found.name} is a zero-shot model: say which classes it chooses from, classes=['cat', 'dog', …]"
             )
         return found.classifier(options.classes, options.templates)
+    if options.templates != ModelOptions.templates:
+        raise InputError(
+            f"templates= are prompts around the names of classes, for zero-shot models; {found.name} is none.\n"
+            "  Leave it out."
+        )
     if options.classes is not None and options.preprocessing is None:
         return _named(found, options.classes)
     return found
@@ -173,7 +181,8 @@ def _find(model: object, options: RobustifyOptions) -> ImageClassifier | ZeroSho
     if ready and not (o.preprocessing is None and o.processor is None and o.tokenizer is None):
         raise InputError("preprocessing, processor and tokenizer are for models of this process; this one has its own")
     if isinstance(model, str | PathLike):
-        return CLASSIFIERS.load(fspath(model))
+        with float32_by_default():
+            return CLASSIFIERS.load(fspath(model))
     if isinstance(model, ImageClassifier | ZeroShotModel):
         return model
     if isinstance(model, SmoothedClassifier):
@@ -188,5 +197,6 @@ def _denoiser(denoiser: object, classifier: ImageClassifier) -> Denoiser:
     if denoiser is None:
         return Identity()
     if isinstance(denoiser, str | PathLike):
-        return DENOISERS.load(fspath(denoiser)).to(classifier.device)
+        with float32_by_default():
+            return DENOISERS.load(fspath(denoiser)).to(classifier.device)
     return wrap_denoiser(denoiser)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+from robustify.errors import InputError
 from robustify.options import check_flags
 
 
@@ -51,3 +52,8 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         check_flags(compiled=self.compiled, gray=self.gray)
+        if isinstance(self.classes, str):
+            raise InputError(
+                f"expected classes= to be a list of names; got the text {self.classes!r}.\n"
+                f"  Did you mean [{self.classes!r}]?"
+            )

@@ -44,6 +44,20 @@ def test_classes_name_what_has_no_name() -> None:
         robustify(named, classes=["a", "b", "c"])
 
 
+def test_a_text_is_no_list_of_classes() -> None:
+    with pytest.raises(
+        InputError, match=r"classes= to be a list of names; got the text 'abc'.\n  Did you mean \['abc'\]"
+    ):
+        robustify(TwoTowers(), classes="abc")
+
+
+def test_options_without_effect_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"templates= are prompts .* for zero-shot models; Sequential is none"):
+        robustify(network(), preprocessing=PLAIN, templates="simple")
+    with pytest.raises(InputError, match="out= is the folder of the training run; say how to learn with tune="):
+        robustify(network(), preprocessing=PLAIN, out=tmp_path)
+
+
 def test_a_plain_module_takes_the_names_of_its_classes() -> None:
     model = robustify(network(), preprocessing=PLAIN, classes=["cat", "dog", "fox"])
     assert model.labels == ("cat", "dog", "fox")

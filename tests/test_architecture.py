@@ -14,7 +14,7 @@ PACKAGE = Path(robustify.__file__).parent
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors", "lazy", "options", "model_options", "types", "contract", "format", "bars", "folders", "licences"}
-    | {"registry", "model_folders", "downloads"},
+    | {"registry", "model_folders", "downloads", "default_dtype"},
     {"certificates"},
     {"classifiers"},
     {"denoisers"},

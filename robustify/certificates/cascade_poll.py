@@ -63,7 +63,7 @@ class CascadePoll(Poll):
         name = None if label is None else labels[label]
         settled = p_value <= self.alpha
         why = "no class is likely enough at any noise level" if settled else "the votes do not settle which level fires"
-        return Prediction(label, name, p_value, tuple(votes), n, self.alpha, why)
+        return Prediction(label, name, p_value, tuple(votes), n, self.alpha, why, null="another answer")
 
 
 @final

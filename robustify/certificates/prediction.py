@@ -80,6 +80,7 @@ class Prediction:
         n: Number of draws.
         alpha: Allowed chance of a wrong label, in (0, 1).
         why: Why it abstains, where it does.
+        null: What the p-value is that of.
     """
 
     label: int | None
@@ -89,13 +90,14 @@ class Prediction:
     n: int
     alpha: float
     why: str = "the leading classes cannot be told apart"
+    null: str = "a tie"
 
     def summary(self) -> dict[str, str]:
         """A few words under each heading of a table."""
         return {
             "label": "abstains" if self.name is None else self.name,
             "votes": f"{max(self.votes):,} of {self.n:,}",
-            "p-value": f"{self.p_value:.2g}",
+            "p-value of a tie": f"{self.p_value:.2g}",
         }
 
     def __repr__(self) -> str:
@@ -106,8 +108,9 @@ class Prediction:
 
     def __str__(self) -> str:
         if self.label is None:
-            return f"abstains: {self.why} (p = {self.p_value:.2g}, n = {self.n:,})"
-        return f"{self.name}: {self.votes[self.label]:,} of {self.n:,} votes (p = {self.p_value:.2g})"
+            return f"abstains: {self.why} (p-value of {self.null}: {self.p_value:.2g}, n = {self.n:,})"
+        votes = f"{self.votes[self.label]:,} of {self.n:,} votes"
+        return f"{self.name}: {votes} (p-value of {self.null}: {self.p_value:.2g})"
 
 
 def predict_votes(

@@ -25,7 +25,8 @@ class View:
 
     Arguments:
         sigma: Standard deviation of the noise, in [0, 1] pixels; 0 where no noise is added.
-        base: The base function: `PIPELINE`, or "module:function", which makes it from a pipeline.
+        base: The base function: `PIPELINE`, or "module:function", which makes it from a pipeline; settings may follow,
+            as in "module:function:4:8", which it is given as texts.
         change: What is done other than adding noise to all of the image; None where nothing is.
     """
 

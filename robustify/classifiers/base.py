@@ -169,7 +169,7 @@ def _uniform_noise(classifier: ImageClassifier) -> Pixels:
     """Four images, the same each time."""
     p = classifier.preprocessing
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(4, p.channels, *p.size, generator=generator).to(classifier.device)
+    return torch.rand(4, p.channels, *p.size, generator=generator, dtype=torch.float32).to(classifier.device)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from robustify.classifiers.preprocessing import Geometry, Preprocessing, ResizeCrop
+from robustify.default_dtype import float32_by_default
 from robustify.errors import InputError
 from robustify.types import Bytes
 
@@ -61,13 +62,8 @@ class ProcessorGeometry(Geometry):
     def unpadded(self, picture: PILImage.Image, height: int, width: int) -> Bytes:
         """The bytes without the padding that processors add on the right and below."""
         off = {switch: False for switch in _AFTER_GEOMETRY if hasattr(self.processor, switch)}
-        output = self.processor(
-            images=picture.convert("RGB") if picture.mode != "L" else picture,
-            return_tensors="pt",
-            **off,
-            **self._scaled(height, width),
-        )
-        pixels: Tensor = output["pixel_values"][0]
+        shown = picture.convert("RGB") if picture.mode != "L" else picture
+        pixels = _processed(self.processor, shown, **off, **self._scaled(height, width))
         return pixels.float().round().clamp(0, 255).to(torch.uint8)
 
     def _scaled(self, height: int, width: int) -> dict[str, Any]:
@@ -134,6 +130,13 @@ def preprocessing_of(processor: Any, *, channels: int) -> Preprocessing:  # noqa
     return preprocessing
 
 
+def _processed(processor: Any, picture: PILImage.Image, **options: Any) -> Tensor:  # noqa: ANN401
+    """What the processor makes of a picture; processors compute in torch's default data type."""
+    with float32_by_default():
+        pixels: Tensor = processor(images=picture, return_tensors="pt", **options)["pixel_values"][0]
+    return pixels
+
+
 def flips_channels(processor: Any) -> bool:  # noqa: ANN401
     """Whether the network expects blue, green, red."""
     return bool(getattr(processor, "do_flip_channel_order", False))
@@ -183,7 +186,7 @@ def _network_size(processor: Any, probe: PILImage.Image) -> tuple[int, int]:  # 
     """Height and width of the processor's output, which must not depend on the picture."""
     pictures = probe, probe.transpose(PILImage.Transpose.ROTATE_90)
     try:
-        upright, turned = (tuple(processor(images=p, return_tensors="pt")["pixel_values"][0].shape) for p in pictures)
+        upright, turned = (tuple(_processed(processor, picture).shape) for picture in pictures)
     except Exception as error:  # processors are anybody's code
         raise InputError(
             f"{type(processor).__name__} fails on a picture of size {probe.size} and mode {probe.mode!r}: "
@@ -205,7 +208,7 @@ def _check_split(geometry: ProcessorGeometry, preprocessing: Preprocessing, prob
         InputError: If it does anything else.
     """
     processor, size = geometry.processor, geometry.size
-    whole: Tensor = processor(images=probe, return_tensors="pt")["pixel_values"][0].float()
+    whole = _processed(processor, probe).float()
     whole = whole.flip(0) if flips_channels(processor) else whole
     pixels = geometry(probe, *size)
     height, width = geometry.unpadded(probe, *size).shape[1:]

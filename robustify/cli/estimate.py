@@ -16,7 +16,7 @@ def estimate(
 ) -> None:
     """Estimate draws, time, memory and disk of a run before it starts; takes the options of certify.
 
-    Draws a few batches of the first image and keeps nothing; a --ledger is read and not charged.
+    Reads all images, draws a few batches of the first and keeps nothing; a --ledger is read and not charged.
 
     Example: robustify estimate zoo:timm photos/ --denoiser zoo:ddpm --sigma 0.5 --n 100000
     """

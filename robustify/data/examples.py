@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from robustify.data.sources import open_samples
 from robustify.errors import InputError
 from robustify.smoothing import SmoothedClassifier
-from robustify.smoothing.inputs import OneImage, to_pixels
+from robustify.smoothing.inputs import OneImage, check_unmasked, to_pixels
 from robustify.types import Pixels
 
 LOOKED_AT = 16
@@ -149,6 +149,8 @@ def _check_kind(images: object) -> None:
         )
     if len(images) == 0:
         raise InputError("expected images to learn from; got none")
+    if isinstance(images, np.ndarray):
+        check_unmasked(images)
 
 
 def _gives_pairs(images: Any) -> bool:  # noqa: ANN401

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from robustify.runs.rows import RESTORE, Row
 from robustify.runs.store import RowStore
 from robustify.runs.work import Work, truth_of
 from robustify.smoothing import Settings, SmoothedClassifier
+from robustify.smoothing.changing import changed_by_a_pass
 from robustify.smoothing.inputs import picture_rules
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def certify_dataset(
     truths = _truths(samples) if model.plan(share).needs_truth else {}
     attempt = None if ledger is None else _attempt(Attempts.at(model, samples, share, ledger), model, share, out)
     provenance = model.provenance(spending(share, attempt))
-    config = open_config(out, _config(model, provenance, samples, settings, attempt))
+    changed = partial(changed_by_a_pass, model.pipeline, model.sigma, provenance.batch)
+    config = open_config(out, _config(model, provenance, samples, settings, attempt), explain=changed)
     provenance = replace(provenance, seed=int(config["seed"]), fresh=bool(config["fresh"]))
     store, key = RowStore(out), str(config[DIGEST])
     rows = store.rows()

@@ -1,7 +1,7 @@
 """The configuration of a run, as data in its `run.json`, which never changes once it is written."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,19 @@ WITHOUT_DIGESTS = 2
 """Number of the layout before, which is read, but not continued."""
 
 _FOLLOWS = {
+    "classifier.sha256": ("classifier.name",),
     "denoiser.description": ("denoiser.name", "plan.sigma"),
     "denoiser.sha256": ("denoiser.name", "denoiser.description", "plan.sigma"),
     "plan.slack": ("plan.sigma", "soundness"),
 }
 """Differences that are left out where another one, listed here, implies them."""
+
+_IN_WORDS = {
+    "classifier.sha256": "the classifier has other weights, layers, attributes or preprocessing",
+    "denoiser.sha256": "the denoiser has other weights, layers, attributes or schedule",
+    "samples_sha256": "the images have other names or true labels",
+}
+"""What differs where a hash does, which itself tells nobody anything."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -55,12 +63,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def open_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+def open_config(folder: Path, config: dict[str, Any], explain: Callable[[], Sequence[str]] = tuple) -> dict[str, Any]:
     """Makes the folder of a run, or continues the run that it holds.
 
     Arguments:
         folder: The folder, made where missing.
         config: JSON-able description of the run; what decides whether rows belong together.
+        explain: Gives more lines for the error, where the model is another one.
 
     Returns:
         The configuration of the folder, with its digest: that of the run that is continued, with its own fresh seed,
@@ -72,7 +81,7 @@ def open_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     wanted = json.loads(json.dumps(config))
     wanted[DIGEST] = config_digest(wanted)
     if (folder / "run.json").is_file():
-        return _same_run(folder, read_config(folder), wanted)
+        return _same_run(folder, read_config(folder), wanted, explain)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise RunError(f"{str(folder)!r} holds something that is no certification run; choose another folder")
     with disk(folder, "Rows written before"):
@@ -81,7 +90,9 @@ def open_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     return dict(wanted)
 
 
-def _same_run(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+def _same_run(
+    folder: Path, stored: dict[str, Any], wanted: dict[str, Any], explain: Callable[[], Sequence[str]]
+) -> dict[str, Any]:
     """The stored configuration, if it is the wanted one; a fresh seed gives way to the fresh seed stored."""
     version1.refuse(folder, stored)
     if stored["format"] == WITHOUT_DIGESTS:
@@ -94,6 +105,7 @@ def _same_run(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> d
     if wanted.get("fresh") and stored.get("fresh"):
         wanted = {**wanted, "seed": stored["seed"]}
     if lines := differences(stored, wanted):
+        lines += explain() if another_network(lines) else ()
         raise RunError(f"{str(folder)!r} holds another run:\n" + "\n".join(lines) + "\n  Choose another folder.")
     return stored
 
@@ -103,7 +115,13 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     there, now = flat(stored), flat(wanted)
     different = sorted(key for key in (there.keys() | now.keys()) - {DIGEST} if there.get(key) != now.get(key))
     telling = [key for key in different if not any(cause in different for cause in _FOLLOWS.get(key, ()))]
-    return [f"  {key}: there {_short(there.get(key))}, now {_short(now.get(key))}" for key in telling]
+    told = {key: f"{key}: there {_short(there.get(key))}, now {_short(now.get(key))}" for key in telling}
+    return [f"  {_IN_WORDS.get(key, text)}" for key, text in told.items()]
+
+
+def another_network(lines: Sequence[str]) -> bool:
+    """Whether among these differences is a classifier or denoiser of the same name, of which only a hash tells."""
+    return any(f"  {_IN_WORDS[f'{part}.sha256']}" in lines for part in ("classifier", "denoiser"))
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:

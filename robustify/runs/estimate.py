@@ -9,15 +9,18 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
+from robustify.bars import AFTER, bar
 from robustify.certificates.family import Plan
 from robustify.certificates.views import View
 from robustify.data import Sample
 from robustify.data.sources import check_samples
 from robustify.errors import InputError
 from robustify.format import at_most, duration, memory
+from robustify.runs.ending import Unusable
 from robustify.runs.memory import PeakMemory
 from robustify.runs.preparation import Attempts, spending
 from robustify.runs.rows import Row, row_bytes
+from robustify.runs.work import SHOWN, truth_of
 from robustify.smoothing import Settings, SmoothedClassifier
 from robustify.smoothing.speed import seconds_a_batch, slower_precision
 
@@ -41,6 +44,7 @@ class Estimate:
         memory: Most in use meanwhile, in bytes, on the device.
         device: Where the model is.
         output: Approximate bytes on disk while the run lasts; less after it.
+        unusable: Images that cannot be used and would be left out.
     """
 
     images: int
@@ -53,18 +57,22 @@ class Estimate:
     memory: int
     device: str
     output: int
+    unusable: Sequence[Unusable] = ()
 
     def __str__(self) -> str:
         most = "" if self.exact else "at most "
         attempt = f", as attempt {self.attempt}" if self.attempt else ""
+        lacking = f", of which {len(self.unusable):,} cannot be used" if self.unusable else ""
         return "\n".join(
             [
-                f"images: {self.images:,}",
+                f"images: {self.images:,}{lacking}",
                 f"alpha: {at_most(self.alpha)} an image{attempt}",
                 f"draws: {most}{self.draws:,}, in batches of {self.batch}",
                 f"time: {most}{duration(self.seconds)} ({self.draws / self.seconds:,.0f} draws a second)",
                 f"peak memory: {memory(self.memory)} on {self.device}",
                 f"disk: about {memory(self.output)}",
+                *(f"left out {image}" for image in self.unusable[:SHOWN]),
+                *(["…and so on"] if len(self.unusable) > SHOWN else []),
             ]
         )
 
@@ -76,23 +84,24 @@ def estimate(
     *,
     ledger: str | PathLike[str] | None = None,
 ) -> Estimate:
-    """The cost of a run, from the time of a few full batches of the first image that can be used.
+    """The cost of a run, from the time of a few full batches of the first image that can be used; all are read.
 
     Arguments:
         model, samples, settings: As `certify_dataset` takes them.
-        ledger: Ledger of a new run; it is read, and all images with it, but nothing is charged.
+        ledger: Ledger of a new run; it is read, but nothing is charged.
 
     Raises:
         InputError: If a setting cannot be used, or no image can.
         RunError: If the ledger does not fit.
     """
     check_samples(samples)
-    image = _first(model, samples, settings.soundness)
+    image, unusable = _read(model, samples, settings.soundness)
     share = settings.over(len(samples))
     attempt = None if ledger is None else Attempts.at(model, samples, share, ledger).next()
     provenance = model.provenance(spending(share, attempt))
     plan, batch = provenance.plan, provenance.batch
-    draws = plan.most_draws * len(samples)
+    usable = len(samples) - len(unusable)
+    draws = plan.most_draws * usable
     if told := slower_precision(model.pipeline, model.sigma, batch):
         warnings.warn(told, stacklevel=2)
     with PeakMemory(model.classifier.device) as used:
@@ -107,18 +116,26 @@ def estimate(
         seconds=-(-draws // batch) * seconds,
         memory=used.bytes,
         device=str(model.classifier.device),
-        output=len(samples) * _row_size(plan, len(model.labels)),
+        output=usable * _row_size(plan, len(model.labels)),
+        unusable=unusable,
     )
 
 
-def _first(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> Tensor:
-    """The first image that can be used."""
-    for sample in samples:
-        try:
-            return model.prepare(sample.image, soundness)
-        except InputError as error:
-            last = error
-    raise last
+def _read(model: SmoothedClassifier, samples: Sequence[Sample], soundness: str) -> tuple[Tensor, list[Unusable]]:
+    """The first image that can be used, and all that cannot."""
+    first: Tensor | None = None
+    unusable: list[Unusable] = []
+    with bar("read", len(samples), "image", delay=AFTER, leave=False) as shown:
+        for sample in samples:
+            try:
+                image = model.prepare(sample.image, soundness)
+                first = image if first is None else first
+            except InputError as error:
+                unusable.append(Unusable(sample.id, truth_of(sample), str(error)))
+            shown.update()
+    if first is None:
+        raise InputError(f"none of the {len(samples)} images could be used; {unusable[0]}")
+    return first, unusable
 
 
 def _row_size(plan: Plan, classes: int) -> int:

@@ -30,7 +30,7 @@ class Channels:
 
     Arguments:
         pipeline: Denoise, then classify: the base function of most views.
-        bases: Names of the base functions of other views: "module:function", called with the pipeline.
+        bases: Names of the base functions of views, as `View` describes them.
 
     Raises:
         InputError: If the pipeline does not fit a base function.
@@ -84,5 +84,6 @@ def _function(name: str, pipeline: Pipeline) -> Answer:
     """The base function of this name."""
     if name == PIPELINE:
         return pipeline
-    made: Answer = pkgutil.resolve_name(name)(pipeline)
+    module, function, *settings = name.split(":")
+    made: Answer = pkgutil.resolve_name(f"{module}:{function}")(pipeline, *settings)
     return made

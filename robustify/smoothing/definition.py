@@ -49,16 +49,20 @@ class Definition:
 
     def of_layer(self, layer: nn.Module) -> Iterator[str]:
         """The text of a module without its tensors and layers."""
-        own = not _of_a_library(type(layer))
         yield self.of(type(layer))
+        yield from (f"{name}={text}" for name, text in self.settings_of(layer))
+        for hooks in (layer._forward_pre_hooks, layer._forward_hooks):
+            yield from (f"hook {self.of(hook)}" for hook in hooks.values())
+
+    def settings_of(self, layer: nn.Module) -> Iterator[tuple[str, str]]:
+        """The name and the text of each attribute that counts."""
+        own = not _of_a_library(type(layer))
         for name, value in sorted(vars(layer).items()):
             if name in _NO_SETTINGS:
                 continue
             plain = isinstance(value, Plain) or callable(value)
             if own or (plain and not name.startswith("_") and not isinstance(value, nn.Module)):
-                yield f"{name}={self.of(value)}"
-        for hooks in (layer._forward_pre_hooks, layer._forward_hooks):
-            yield from (f"hook {self.of(hook)}" for hook in hooks.values())
+                yield name, self.of(value)
 
     def of(self, value: object) -> str:
         """The text of any value."""

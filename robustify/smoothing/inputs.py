@@ -105,8 +105,22 @@ def _decoding(source: str) -> Iterator[None]:
         raise InputError(f"cannot read an image from {source}: {error}") from error
 
 
+def check_unmasked(array: npt.NDArray[Any]) -> None:
+    """Refuses arrays of numpy.ma some of whose pixels are masked.
+
+    Raises:
+        InputError: With their number.
+    """
+    if np.ma.is_masked(array):
+        raise InputError(
+            f"expected an array whose pixels all count; {np.ma.getmaskarray(array).sum():,} are masked.\n"
+            "  Say what they are: array.filled(0) makes them black."
+        )
+
+
 def _from_array(array: npt.NDArray[Any], contract: InputContract) -> Tensor:
     """(H, W), (H, W, C) as pictures have it, or (C, H, W) as networks do."""
+    check_unmasked(array)
     if array.ndim not in _IMAGE_RANKS:
         raise InputError(f"expected an array of 2 or 3 axes; got shape {array.shape}")
     if array.dtype.kind not in "uif":

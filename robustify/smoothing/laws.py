@@ -73,5 +73,6 @@ def as_pixels(image: Image | Bytes) -> Image:
     """The image in [0, 1], to the bits that noise on the grid would give it with noise of 0."""
     if image.is_floating_point():
         return image
-    whole = torch.tensor(255.0, device=image.device)  # a GPU would multiply by the reciprocal of a number
+    # Of a number, a GPU would take the reciprocal.
+    whole = torch.tensor(255.0, device=image.device, dtype=torch.float32)
     return image.float() / whole

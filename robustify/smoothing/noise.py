@@ -149,7 +149,8 @@ class GridNoise(NoiseLaw):
             noisy = np.add(noise, image.numpy(), out=out.numpy(), dtype=np.float32)
             np.divide(noisy, np.float32(255), out=noisy)
             return
-        whole = torch.tensor(255.0, device=image.device)  # a GPU would multiply by the reciprocal of a number
+        # Of a number, a GPU would take the reciprocal.
+        whole = torch.tensor(255.0, device=image.device, dtype=torch.float32)
         torch.div((torch.from_numpy(noise).to(image.device) + image).float(), whole, out=out)
 
 

@@ -10,6 +10,7 @@ References:
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import cast, final
 
 import torch
@@ -271,10 +272,13 @@ class SmoothedClassifier(nn.Module):
     ) -> Iterator[Job[Q]]:
         """Answers the jobs' queries; what the certificates rest on is verified before any answer is passed on."""
         check_evaluation_mode(self)
+        waiting = iter(jobs)
+        if (first := next(waiting, None)) is None:  # nothing to answer, so nothing to check
+            return
         channels = self._channels.open(views, soundness, batch)
         checks = Checks([channel.law.evidence() for channel in channels])
         engine: Engine[Q] = Engine(channels, seed=seed, batch=batch, checks=checks, progress=progress, keep=keep)
-        yield from checks.guard(engine.run(jobs))
+        yield from checks.guard(engine.run(chain([first], waiting)))
 
     def forget_checks(self) -> None:
         """Makes the next certificate check the model anew, as a new process would."""

@@ -50,7 +50,7 @@ def slower_precision(pipeline: Pipeline, sigma: float, batch: int) -> str | None
 @torch.inference_mode()
 def seconds(pipeline: Pipeline, sigma: float, images: int) -> float:
     """Time of one forward pass over so many gray images, after one that warms up."""
-    gray = torch.full((images, *pipeline.contract.shape), 0.5, device=pipeline.device)
+    gray = torch.full((images, *pipeline.contract.shape), 0.5, device=pipeline.device, dtype=torch.float32)
     pipeline(gray, sigma)
     started = time.perf_counter()
     pipeline(gray, sigma)

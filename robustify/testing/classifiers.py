@@ -65,9 +65,9 @@ def _probe(classifier: ImageClassifier) -> Pixels:
     """A texture, the texture under noise (outside [0, 1] too, as in plain smoothing), black and white."""
     shape = (classifier.preprocessing.channels, *classifier.preprocessing.size)
     generator = torch.Generator().manual_seed(0)
-    texture = torch.rand(shape, generator=generator)
-    noisy = texture + torch.randn(shape, generator=generator)
-    probe = torch.stack([texture, noisy, torch.zeros(shape), torch.ones(shape)])
+    texture = torch.rand(shape, generator=generator, dtype=torch.float32)
+    noisy = texture + torch.randn(shape, generator=generator, dtype=torch.float32)
+    probe = torch.stack([texture, noisy, torch.zeros_like(texture), torch.ones_like(texture)])
     return probe.to(classifier.device)
 
 
@@ -127,7 +127,7 @@ def _check_gradient(classifier: ImageClassifier, pixels: Pixels) -> None:
     gradient = None
     if logits.requires_grad:
         # Random weights, for the plain sum of some outputs (probabilities, centred logits) is constant.
-        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
+        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(logits)
         (gradient,) = torch.autograd.grad(logits, pixels, weights, allow_unused=True)
     require(
         gradient is not None and bool(gradient.flatten(1).any(dim=1).all()),

@@ -30,7 +30,7 @@ def check_denoiser(denoiser: Denoiser, clean: Pixels, *, sigma: float) -> None:
     _check_clean(denoiser, clean)
     check_evaluation_mode(denoiser)
     _check_description(denoiser, sigma)
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(clean)
     noisy = clean + sigma * noise
     with torch.no_grad():
         with faults_of(denoiser.name):

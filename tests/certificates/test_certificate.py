@@ -126,8 +126,9 @@ def test_prediction_abstains_below_the_published_threshold() -> None:
     certain = predict_votes((67, 33, 0), LABELS, n=100, alpha=0.001)
     assert (abstains.label, abstains.name) == (None, None)
     assert (certain.label, certain.name) == (0, "cat")
-    assert "cat: 67 of 100" in str(certain)
-    assert "abstains" in str(abstains)
+    assert str(certain) == "cat: 67 of 100 votes (p-value of a tie: 0.00087)"
+    assert str(abstains).endswith("cannot be told apart (p-value of a tie: 0.0018, n = 100)")
+    assert certain.summary()["p-value of a tie"] == "0.00087"
 
 
 def test_prediction_counts_failed_draws_for_the_runner_up() -> None:

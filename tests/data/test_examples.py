@@ -39,6 +39,14 @@ class Pairs(Dataset[Any]):
         return self.images[row].float() / 255, int(self.labels[row])
 
 
+def test_masked_pixels_are_refused(make_model: MakeModel, stripes: Stripes) -> None:
+    images, labels = stripes
+    masked = np.ma.masked_greater(images.numpy(), 200)
+    for data in (masked, list(masked)):
+        with pytest.raises(InputError, match=r"expected an array whose pixels all count; [\d,]+ are masked"):
+            Examples(make_model(), data, labels).__getitems__(list(range(44)))
+
+
 def test_all_kinds_of_data_are_the_same_examples(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
     model = make_model()
     images, labels = stripes

@@ -45,6 +45,15 @@ def test_the_report_is_one_file_that_needs_nothing_else(chapter: Chapter, tmp_pa
     assert "Dashed: without a denoiser" in html
 
 
+def test_name_and_label_stand_above_the_images_of_a_card(chapter: Chapter, tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", [chapter], title="t")
+    cards = (tmp_path / "report.html").read_text().split('<div class="card">')[1:]
+    for card, shown in zip(cards, chapter.pictures, strict=True):
+        about, images = card.split('<div class="images">')
+        assert re.findall(r"<span[^>]*>([^<]*)</span>", about) == [shown.row.sample, f"true label: {shown.truth}"]
+        assert re.findall(r"<figcaption>([^<]*)<", images) == ["clean", "noise σ = 0.25"]
+
+
 def test_what_was_run_is_one_folded_table(chapter: Chapter, tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", [chapter], title="t")
     html = (tmp_path / "report.html").read_text()
@@ -147,8 +156,9 @@ def test_unlabelled_images_give_a_report_without_a_curve(
     write_report(tmp_path / "report.html", [Chapter("m", run)], title="t")
     html = (tmp_path / "report.html").read_text()
     assert "<svg" not in html
-    assert "<td>–</td>" in html
     assert "Certified accuracy" not in html
+    assert re.findall(r"<th>([^<]*)</th>", html.split("<details>")[0]) == ["model", "images", "abstains", "s / image"]
+    assert "–" not in html
 
 
 def test_a_picture_shows_the_first_draw_that_was_counted(

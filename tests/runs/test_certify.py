@@ -20,6 +20,7 @@ from robustify.runs.folder import read_run
 from robustify.runs.metrics import abstention_rate, average_certified_radius, certified_accuracy
 from robustify.runs.rows import Row
 from robustify.runs.status import status
+from robustify.verify.replay import replay
 from tests.toys import Shrink
 
 N = 100
@@ -137,6 +138,19 @@ def test_a_difference_leaves_out_what_follows_from_it(
     assert str(caught.value).splitlines()[1:-1] == ['  denoiser.name: there "none", now "shrink"']
 
 
+def test_an_attribute_that_counts_calls_is_named(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    shrinking = SmoothedClassifier(model.classifier, Shrink(), sigma=0.25)
+    run = certify_dataset(shrinking, samples, out, Settings(n=N, seed=3))
+    calls = shrinking.denoiser.calls
+    told = r"  the denoiser has other weights.*\n  denoiser.calls changes whenever the model computes: {} -> {}\n"
+    with pytest.raises(RunError, match=told.format(calls, calls + 1)):
+        certify_dataset(shrinking, samples, out, Settings(n=N, seed=3))
+    with pytest.raises(RunError, match=told.format(calls + 1, calls + 2)):
+        replay(shrinking, samples, run)
+    shrinking.denoiser.calls = 0
+    assert certify_dataset(shrinking, samples, out, Settings(n=N, seed=3)).rows == run.rows
+
+
 def test_a_folder_with_other_files_is_refused(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
     out.mkdir()
     (out / "thesis.tex").write_text("precious")
@@ -164,6 +178,15 @@ def test_a_run_in_which_no_image_was_usable_leaves_its_folder_free(
     with pytest.raises(InputError, match="none of the 2 images could be used; one: expected finite pixels"):
         certify_dataset(model, bad, out, Settings(n=N))
     assert certify_dataset(model, samples, out, Settings(radius=0.1)).finished
+
+
+def test_a_finished_run_asks_the_model_nothing(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:
+    """Also where an image that cannot be used is tried again."""
+    samples = [*samples, Sample("broken.png", np.zeros((2, 2), dtype=np.uint8), 0)]
+    rows = certify_dataset(model, samples, out, Settings(n=N)).rows
+    model.forget_checks()
+    model.pipeline.register_forward_pre_hook(lambda *_: pytest.fail("the model was asked"))
+    assert certify_dataset(model, samples, out, Settings(n=N)).rows == rows
 
 
 def test_unusable_images_are_kept_and_tried_again(model: SmoothedClassifier, samples: list[Sample], out: Path) -> None:

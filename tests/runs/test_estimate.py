@@ -54,14 +54,21 @@ def test_a_run_that_could_not_start_is_refused(
         estimate(model, [], SETTINGS)
 
 
-def test_an_image_that_cannot_be_used_is_left_out(
+def test_images_that_cannot_be_used_are_named_and_left_out(
     model: SmoothedClassifier, samples: list[Sample], tmp_path: Path
 ) -> None:
     broken = Sample("broken.png", np.zeros((2, 2), dtype=np.uint8), 0)
     told = estimate(model, [broken, *samples], SETTINGS, ledger=tmp_path / "ledger")
-    assert (told.images, told.attempt) == (13, 1)
-    with pytest.raises(InputError, match="expected an image of shape"):
+    assert (told.images, told.attempt, told.draws) == (13, 1, 600)
+    assert str(told).startswith("images: 13, of which 1 cannot be used\n")
+    assert "\nleft out broken.png: expected an image of shape" in str(told)
+    with pytest.raises(
+        InputError, match=r"none of the 1 images could be used; broken\.png: expected an image of shape"
+    ):
         estimate(model, [broken], SETTINGS)
+    many = estimate(model, [*samples, *(replace(broken, id=str(i)) for i in range(11))], SETTINGS)
+    assert str(many).count("\nleft out ") == 10
+    assert str(many).endswith("\n…and so on")
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_other_levels_are_another_run(run: Run, both: SmoothedClassifier, sample
     other = SmoothedClassifier(both.classifier, both.denoiser, family=TwoLevels((0.1, 0.3)))
     with pytest.raises(RunError, match=r"plan\.sigmas: there \[0\.1, 0\.25\], now \[0\.1, 0\.3\]"):
         certify_dataset(other, samples, run.folder, SETTINGS)
-    with pytest.raises(RunError, match=r"levels: there \[0\.1, 0\.25\], now \[0\.1, 0\.3\]"):
+    with pytest.raises(RunError, match=r"sigma: there \[0\.1, 0\.25\], now \[0\.1, 0\.3\]"):
         replay(other, samples, run)
     single = SmoothedClassifier(both.classifier, both.denoiser, sigma=0.1)
     with pytest.raises(RunError, match='family: there "two-levels", now "gaussian"'):

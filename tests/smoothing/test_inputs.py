@@ -275,6 +275,14 @@ class TestFiles:
             to_pixels(tmp_path / "bomb.png", COLOUR, RGB)
 
 
+def test_masked_pixels_are_refused() -> None:
+    image = np.ma.MaskedArray(np.full((12, 20, 3), 7, np.uint8), mask=False)
+    assert to_pixels(image, COLOUR, RGB).shape == RGB.shape  # nothing is masked
+    image[0, 0] = np.ma.masked
+    with pytest.raises(InputError, match=r"expected an array whose pixels all count; 3 are masked.\n.*filled\(0\)"):
+        to_pixels(image, COLOUR, RGB)
+
+
 class TestBatches:
     @pytest.mark.parametrize(
         ("images", "batch"),

@@ -18,9 +18,9 @@ from robustify.testing import Scenario, check_certificate
 from tests.toys_family import TwoLevels
 
 SIGMA = 0.5
-TIED = Scenario([(0.5, 0.5, 0.0)], 0, 0.0)
-AT_HALF = Scenario([(float(ndtr(0.5)), float(ndtr(-0.5)), 0.0)], 0, SIGMA / 2)
-SCENARIOS = [TIED, AT_HALF, Scenario([(0.2, 0.7, 0.05)], 1, 0.6)]
+TIED = Scenario([(0.5, 0.5, 0.0)], {})
+AT_HALF = Scenario([(float(ndtr(0.5)), float(ndtr(-0.5)), 0.0)], {0: SIGMA / 2})
+SCENARIOS = [TIED, AT_HALF, Scenario([(0.2, 0.7, 0.05)], {1: 0.6})]
 FIXED = Question(n=200, n0=20, alpha=0.05)
 
 
@@ -33,7 +33,7 @@ def test_the_standard_family_passes(question: Question) -> None:
 
 
 def test_a_family_of_somebody_else_passes() -> None:
-    both = [Scenario([(p, 1 - p, 0.0), (q, 1 - q, 0.0)], 0, 0.25) for p, q in ((float(ndtr(1.0)), float(ndtr(0.5))),)]
+    both = [Scenario([(p, 1 - p, 0.0), (q, 1 - q, 0.0)], {0: 0.25}) for p, q in ((float(ndtr(1.0)), float(ndtr(0.5))),)]
     check_certificate(TwoLevels((0.25, 0.5)), FIXED, both, runs=500)
 
 

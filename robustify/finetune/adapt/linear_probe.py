@@ -126,7 +126,7 @@ def fit(features: Float[Tensor, "rows features"], targets: Labels, validation: T
         scores[strength] = accuracy, -float(F.cross_entropy(logits, targets[validation]))
     best = max(STRENGTHS, key=scores.__getitem__)
     parameters = regress(features, targets, classes, best)
-    head = nn.Linear(features.shape[1], classes)
+    head = nn.Linear(features.shape[1], classes, dtype=torch.float32)
     with torch.no_grad():
         head.weight.copy_(parameters[:, :-1])
         head.bias.copy_(parameters[:, -1])
@@ -203,7 +203,7 @@ def _features(
     """Features of one noisy copy of each image, on the CPU."""
     found = []
     for pixels in torch.split(images, batch):
-        noise = torch.randn(pixels.shape, generator=generator).to(pixels)
+        noise = torch.randn(pixels.shape, generator=generator, dtype=torch.float32).to(pixels)
         normalised = preprocessing.network_input(denoiser(pixels + sigma * noise, sigma))
         like = next(backbone.parameters(), normalised)
         found.append(unit_features(backbone, normalised.to(like.dtype)).float().cpu())

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from robustify.classifiers import ImageClassifier
+from robustify.default_dtype import float32_by_default
 from robustify.errors import InputError, ModelError
 from robustify.finetune.adapt.lora_layers import Targets, core, find_head, targets
 
@@ -180,6 +181,7 @@ def _check_head(network: nn.Module, head: tuple[str, ...]) -> None:
             )
 
 
+@float32_by_default()
 def _inject(network: nn.Module, lora: Lora, names: tuple[str, ...]) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 

@@ -112,7 +112,7 @@ def run(classifier: ImageClassifier) -> Logits:
     Without gradients torch's own transformer layers take a short cut around the attention's `forward`.
     """
     p = classifier.preprocessing
-    pixels = torch.rand(2, p.channels, *p.size, generator=torch.Generator().manual_seed(0))
+    pixels = torch.rand(2, p.channels, *p.size, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     with torch.enable_grad():
         logits: Tensor = classifier(pixels.to(classifier.device).requires_grad_())
     return logits.detach()

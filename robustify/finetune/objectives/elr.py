@@ -69,7 +69,7 @@ class EarlyLearning(Objective):
     def _remember(self, rows: Tensor, p: Tensor) -> Tensor:
         """The running means of these images, after this prediction."""
         if self._means is None:
-            self._means = torch.zeros(self._images, p.shape[1])
+            self._means = torch.zeros(self._images, p.shape[1], dtype=torch.float32)
         self._means = self._means.to(p.device)
         self._means[rows] = self.memory * self._means[rows] + (1 - self.memory) * p / p.sum(dim=1, keepdim=True)
         return self._means[rows]

@@ -29,13 +29,14 @@ class Totals:
     @classmethod
     def zero(cls, classes: int) -> "Totals":
         """Sums over no images."""
-        return cls({"loss": torch.zeros(())}, torch.zeros(classes), torch.zeros(classes))
+        correct, images = torch.zeros(2, classes, dtype=torch.float32)
+        return cls({"loss": torch.zeros((), dtype=torch.float32)}, correct, images)
 
     def add(self, batch: Batch, outcome: Outcome) -> None:
         """Adds the images of a micro-batch."""
         self.sums["loss"] = self.sums["loss"] + outcome.loss.detach().float().cpu() * len(batch.rows)
         for name, values in outcome.metrics.items():
-            self.sums[name] = self.sums.get(name, torch.zeros(())) + values.float().sum().cpu()
+            self.sums[name] = self.sums.get(name, 0) + values.float().sum().cpu()
         if batch.labels is not None and "noisy_accuracy" in outcome.metrics:
             labels = batch.labels.cpu()
             self.correct.index_add_(0, labels, outcome.metrics["noisy_accuracy"].float().cpu())

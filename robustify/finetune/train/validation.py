@@ -57,7 +57,7 @@ class Validation:
         """
         rows = list(range(self.process, len(self.examples), self.processes))
         each = max(1, self.batch // DRAWS)
-        sums = torch.zeros(2, device=model.classifier.device)
+        sums = torch.zeros(2, dtype=torch.float32, device=model.classifier.device)
         with (
             frozen(model),
             bar("validation", len(rows), "image", hide=self.quiet, leave=False) as shown,

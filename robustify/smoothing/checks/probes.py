@@ -95,7 +95,7 @@ class Probes:
         first = group.start
         mates = self.images[first : first + 1].expand(self.batch, *self.images.shape[1:])
         levels = self.levels[first : first + 1].expand(self.batch)
-        places = torch.linspace(0, self.batch - 1, len(group)).round().long().roll(1)
+        places = torch.linspace(0, self.batch - 1, len(group), dtype=torch.float32).round().long().roll(1)
         logits = self._whole(group, places, mates, levels)
         same = torch.ones(self.batch, dtype=torch.bool, device=logits.device)
         same[places[1:]] = False
