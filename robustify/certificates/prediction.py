@@ -97,7 +97,7 @@ class Prediction:
         return {
             "label": "abstains" if self.name is None else self.name,
             "votes": f"{max(self.votes):,} of {self.n:,}",
-            "p-value of a tie": f"{self.p_value:.2g}",
+            f"p-value of {self.null}": f"{self.p_value:.2g}",
         }
 
     def __repr__(self) -> str:

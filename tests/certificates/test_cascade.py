@@ -180,17 +180,16 @@ def test_a_split_over_levels_is_needed_and_enough() -> None:
 
 TRUE = [float(ndtr(0.3 / sigma)) for sigma in sorted(SIGMAS, reverse=True)]
 SCENARIOS = [
-    Scenario([*[(p, 1 - p, 0.0) for p in TRUE], (1.0, 0.0, 0.0)], 0, 0.3),  # all chains bind at once
-    Scenario([(0.2, 0.5, 0.3), (0.9, 0.1, 0.0), (0.95, 0.05, 0.0), (1.0, 0.0, 0.0)], 1, 0.0),  # a rival is at p0
-    Scenario([(0.45, float(ndtr(-0.1)), 0.05), (0.9, 0.05, 0.05), (0.95, 0.05, 0.0), (1.0, 0.0, 0.0)], 0, 0.1),
+    Scenario([*[(p, 1 - p, 0.0) for p in TRUE], (1.0, 0.0, 0.0)], {0: 0.3}),  # all chains bind at once
+    Scenario([(0.2, 0.5, 0.3), (0.9, 0.1, 0.0), (0.95, 0.05, 0.0), (1.0, 0.0, 0.0)], {}),  # a rival is at p0
+    Scenario([(0.45, float(ndtr(-0.1)), 0.05), (0.9, 0.05, 0.05), (0.95, 0.05, 0.0), (1.0, 0.0, 0.0)], {0: 0.1}),
 ]
 
 
-@pytest.mark.parametrize("otherwise", ["abstain", "argmax", "clean"])
-@pytest.mark.parametrize("n", [400, None])
+@pytest.mark.parametrize(("otherwise", "n"), [("abstain", 400), ("abstain", None), ("argmax", 400), ("clean", None)])
 def test_the_family_passes_the_conformance_check(otherwise: str, n: int | None) -> None:
     question = Question(n=n, n_max=400, n0=20, alpha=0.05)
-    check_certificate(Cascade(SIGMAS, otherwise=otherwise), question, SCENARIOS, runs=60)
+    check_certificate(Cascade(SIGMAS, otherwise=otherwise), question, SCENARIOS, runs=40)
 
 
 @pytest.mark.slow

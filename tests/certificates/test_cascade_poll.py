@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from robustify.certificates.cascade import Cascade
 from robustify.certificates.cascade_poll import CascadePoll
@@ -40,7 +41,8 @@ def test_the_first_level_that_fires_answers() -> None:
     found, asked = polled(poll(), shares(SILENT, (5, 90, 5), (90, 5, 5)))
     assert (found.label, found.name, found.votes, found.n) == (1, "dog", (50, 900, 50), 1000)
     assert [ask.view for ask in asked] == [0, 1]
-    assert found.p_value < 1e-6
+    assert found.p_value == pytest.approx(3 * binom.cdf(400, 1000, 0.5), rel=1e-9)  # the more doubtful of both steps
+    assert str(found).startswith("dog: 900 of 1,000 votes (p-value of another answer: 4.1e-10)")
 
 
 def test_a_level_that_may_fire_ends_it() -> None:

@@ -119,18 +119,15 @@ def _looked(tally: Tally) -> Tally:
 
 
 def test_a_chain_of_another_label_proves_nothing() -> None:
-    """A radius that belongs to the chain of another class is not the label's."""
+    """The draws that choose a label must have chosen it, however the draws that test it vote."""
     plan = fixed(1000, n0=20, alpha=0.01)
-    votes = [((100, 450, 450), 1), ((950, 30, 20), 0)]
+    votes = [((100, 450, 450), 1), ((30, 950, 20), 0), ((30, 950, 20), 0)]
     tallies = tuple(_looked(t) for t in tallied(plan, votes))
-    claim = plan.certify_votes(tallies)
-    row = Row("a", 0, claim.label, claim.radius, claim.bounds, tallies, batch=64, pixels="p", seconds=1.0)
+    bounds = tuple(lv.bound(Counts.of(v, 1, 1000)) for lv, (v, _) in zip(plan.levels, votes, strict=True))
+    row = Row("a", 0, 1, 0.01, bounds, tallies, batch=64, pixels="p", seconds=1.0)
     run = Run(Path("run"), {}, [row], finished=True)
-    assert claim.label == 0
-    level = plan.levels[1]
-    bounds = tuple(lv.bound(Counts.of(votes, 1, 1000)) for lv, (votes, _) in zip(plan.levels, votes, strict=False))
-    other = replace(row, label=1, bounds=(*bounds, Bound(0.0, 1.0)), radius=level.answering(row.bounds[1]))
-    assert own(other, plan, run) == {"radius"}
+    assert plan.certify_votes(tallies).label is None
+    assert own(row, plan, run) == {"radius"}
 
 
 def test_answers_of_the_classifier_alone_are_checked(tmp_path: Path) -> None:
