@@ -3,18 +3,28 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.special import ndtr
 
 from robustify.certificates.cascade import Cascade
 from robustify.certificates.cascade_plans import CascadePlan, CascadeQuery
 from robustify.certificates.family import CERTIFICATES, Claim, Subject, Tally
 from robustify.certificates.queries import Ask
 from robustify.certificates.question import Question
+from robustify.testing import Scenario
 from robustify.testing.certificates import CONTRACT
 
 SIGMAS = (0.25, 0.5, 1.0)
 
 if Cascade.name not in CERTIFICATES.names():
     CERTIFICATES.register(Cascade.name, Cascade)
+
+TRUE = [float(ndtr(0.3 / sigma)) for sigma in sorted(SIGMAS, reverse=True)]
+SCENARIOS = [
+    Scenario([*[(p, 1 - p, 0.0) for p in TRUE], (1.0, 0.0, 0.0)], {0: 0.3}),  # all chains bind at once
+    Scenario([(0.2, 0.5, 0.3), (0.9, 0.1, 0.0), (0.95, 0.05, 0.0), (1.0, 0.0, 0.0)], {}),  # a rival is at p0
+    Scenario([(0.45, float(ndtr(-0.1)), 0.05), (0.9, 0.05, 0.05), (0.95, 0.05, 0.0), (1.0, 0.0, 0.0)], {0: 0.1}),
+]
+"""Hard cases of three levels, and what is true of them."""
 
 
 def subject(classes: int = 3, slack: float = 0.0) -> Subject:
