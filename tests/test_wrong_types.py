@@ -24,6 +24,10 @@ def settings(**options):
 def sigma(**options):
     return robustify(network, preprocessing=plain, **options)
 
+def patches(**options):
+    from robustify.certificates.patch_cleanser import PatchCleanser
+    return PatchCleanser(**{"patch": 0.02, **options})
+
 def size(**options):
     return Preprocessing(**{"mean": (0.0,), "std": (1.0,), "size": (4, 4), **options})
 
@@ -52,6 +56,9 @@ cases = [
     *[(run, "model", value) for value in (None, 3)],
     *[(run, "true", value) for value in (-1, 3, True, 1.5, "0")],
     *[(sigma, "sigma", value) for value in (True, "0.5", math.nan, -1.0)],
+    *[(patches, "patch", value) for value in (True, "big", 5, 2.0, math.nan, None, (5,), [(5, 5, 5)], (2.5, 2))],
+    *[(patches, name, value) for name in ("masks", "stride") for value in (True, "6", 2.5, 0)],
+    *[(patches, "patches", value) for value in (True, "1", 1.0, None, 3)],
 ]
 found = []
 for call, name, value in cases:
@@ -76,7 +83,7 @@ def test_each_is_refused_by_our_own_error_that_names_the_option_and_what_was_giv
     outcome: tuple[list[tuple[str, str, str, str]], list[list[float]]],
 ) -> None:
     found, _ = outcome
-    assert len(found) == 56
+    assert len(found) == 78
     for name, value, kind, text in found:
         known = value in text or text.endswith(("got dict", "got str", "got int", "got NoneType"))
         assert (kind, known) == ("InputError", True), (name, value, text)

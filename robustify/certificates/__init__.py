@@ -3,4 +3,5 @@
 from robustify.certificates.certificate import Certificate as Certificate
 from robustify.certificates.certificate import Provenance as Provenance
 from robustify.certificates.gaussian import Gaussian as Gaussian
+from robustify.certificates.patch_cleanser import PatchCleanser as PatchCleanser
 from robustify.certificates.prediction import Prediction as Prediction

@@ -34,11 +34,13 @@ class Subject:
         classes: Number of classes.
         slack: Gives, for a view, the largest difference between the chance of a vote under the noise that is drawn
             and under ideal noise.
+        mean: The colour that the classifier's normalisation makes 0, in [0, 1] pixels, one number per channel.
     """
 
     contract: InputContract
     classes: int
     slack: Callable[[View], float]
+    mean: tuple[float, ...] = ()
 
 
 class Look(NamedTuple):
@@ -231,8 +233,10 @@ class Family(ABC):
     checker: ClassVar[str]
     """Independent arithmetic, as "module:function", with which `robustify.verify` checks a stored row and its plan."""
 
-    bases: ClassVar[tuple[str, ...]] = (PIPELINE,)
-    """The base functions that views of this family use."""
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The base functions that views of this family use."""
+        return (PIPELINE,)
 
     @property
     @abstractmethod

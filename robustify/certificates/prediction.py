@@ -78,7 +78,7 @@ class Prediction:
             that the two leading classes are equally likely.
         votes: One count per class; draws that failed are missing from the sum.
         n: Number of draws.
-        alpha: Allowed chance of a wrong label, in (0, 1).
+        alpha: Allowed chance of a wrong label, in (0, 1); 0 where nothing is left to chance.
         why: Why it abstains, where it does.
         null: What the p-value is that of.
     """
@@ -94,11 +94,11 @@ class Prediction:
 
     def summary(self) -> dict[str, str]:
         """A few words under each heading of a table."""
-        return {
+        found = {
             "label": "abstains" if self.name is None else self.name,
             "votes": f"{max(self.votes):,} of {self.n:,}",
-            f"p-value of {self.null}": f"{self.p_value:.2g}",
         }
+        return found | {f"p-value of {self.null}": f"{self.p_value:.2g}"} if self.alpha else found
 
     def __repr__(self) -> str:
         return (
@@ -108,9 +108,13 @@ class Prediction:
 
     def __str__(self) -> str:
         if self.label is None:
-            return f"abstains: {self.why} (p-value of {self.null}: {self.p_value:.2g}, n = {self.n:,})"
-        votes = f"{self.votes[self.label]:,} of {self.n:,} votes"
-        return f"{self.name}: {votes} (p-value of {self.null}: {self.p_value:.2g})"
+            return f"abstains: {self.why} ({self._sure}, n = {self.n:,})"
+        return f"{self.name}: {self.votes[self.label]:,} of {self.n:,} votes ({self._sure})"
+
+    @property
+    def _sure(self) -> str:
+        """How sure the label is, in a few words."""
+        return f"p-value of {self.null}: {self.p_value:.2g}" if self.alpha else "without chance"
 
 
 def predict_votes(

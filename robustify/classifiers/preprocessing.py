@@ -138,6 +138,10 @@ class Preprocessing:
         """Number of channels that the network expects: 1 or 3."""
         return len(self.mean)
 
+    def mean_colour(self, channels: int) -> tuple[float, ...]:
+        """The mean, in images of so many channels; its average where gray is repeated for a network of colours."""
+        return self.mean if channels == self.channels else (fmean(self.mean),) * channels
+
     def __str__(self) -> str:
         mean = ", ".join(f"{v:.3g}" for v in self.mean)
         std = ", ".join(f"{v:.3g}" for v in self.std)

@@ -8,10 +8,11 @@ from robustify.smoothing.pipeline import Pipeline
 def described(pipeline: Pipeline, family: Family) -> str:
     """What is certified, one aspect a line."""
     classifier, denoiser = pipeline.classifier, pipeline.denoiser
+    at_levels = "; ".join(dict.fromkeys(map(denoiser.describe, family.levels)))
     lines = {
         "noise": f"{family}, added to {pipeline.contract}; never clipped" if family.levels else "none",
-        "proof": f"{family.name} certificates",
-        "denoiser": f"{denoiser.name}: {'; '.join(dict.fromkeys(map(denoiser.describe, family.levels)))}",
+        "proof": f"{family.name} certificates" if family.levels else f"{family.name} certificates, {family}",
+        "denoiser": f"{denoiser.name}: {at_levels}" if at_levels else denoiser.name,
         "classifier": f"{classifier.name}, {len(classifier.labels)} classes",
         "inside": str(classifier.preprocessing),
         "dtype": f"{pipeline.numerics}; on {pipeline.device}",

@@ -200,7 +200,12 @@ class SmoothedClassifier(nn.Module):
 
     def subject(self, settings: Sampling) -> Subject:
         """What these settings ask about: the space of the images, the classes, and how exact the noise is."""
-        return Subject(self.contract, len(self.labels), slack=lambda view: settings.slack(view.sigma, self.contract))
+        return Subject(
+            self.contract,
+            len(self.labels),
+            slack=lambda view: settings.slack(view.sigma, self.contract),
+            mean=self.classifier.preprocessing.mean_colour(self.contract.channels),
+        )
 
     def plan(self, settings: Settings) -> Plan:
         """What certificates with these settings ask of each image.

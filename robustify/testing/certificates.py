@@ -69,7 +69,7 @@ def check_certificate(
         InputError: If the family cannot answer the question, or there are no scenarios though alpha is positive.
         ModelError: With the first thing that is wrong.
     """
-    plan = family.plan(question, Subject(CONTRACT, CLASSES, lambda view: 0.0))
+    plan = family.plan(question, Subject(CONTRACT, CLASSES, lambda view: 0.0, mean=(0.5,)))
     if plan.alpha and not scenarios:
         raise InputError("expected scenarios, as the family's claims may be false by chance; got none")
     _check_stored(family, plan)

@@ -8,6 +8,7 @@ from robustify.finetune.objectives.consistency import Consistency as Consistency
 from robustify.finetune.objectives.elr import EarlyLearning as EarlyLearning
 from robustify.finetune.objectives.ft_cadis import FTCADIS as FTCADIS
 from robustify.finetune.objectives.gaussian import Gaussian as Gaussian
+from robustify.finetune.objectives.greedy_cutout import GreedyCutout as GreedyCutout
 from robustify.finetune.objectives.macer import MACER as MACER
 from robustify.finetune.objectives.smoothadv import SmoothAdv as SmoothAdv
 from robustify.finetune.objectives.smoothmix import SmoothMix as SmoothMix

@@ -1,6 +1,7 @@
 """Each objective against its published formula, per image and with nothing taken from losses.py."""
 
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from robustify.finetune.objectives import (
     Batch,
     Consistency,
     Gaussian,
+    GreedyCutout,
     Objective,
     Outcome,
     SmoothAdv,
@@ -96,6 +98,19 @@ def plain_ftcadis(model: SmoothedClassifier, batch: Batch) -> Tensor:
     return low + 4 * hit.all(dim=0) * worst
 
 
+def plain_greedy_cutout(model: SmoothedClassifier, batch: Batch) -> Tensor:
+    copies = [batch.pixels + batch.noise]
+    for _ in range(2):
+        masked = []
+        for top, left in product((0, 2, 4), repeat=2):
+            masked.append(copies[-1].clone())
+            masked[-1][..., top : top + 2, left : left + 2] = 0.4
+        losses = torch.stack([ce(classify(model, found), batch.labels) for found in masked])
+        at = losses.argmax(dim=0)[None, :, :, None, None, None].expand(1, *copies[0].shape)
+        copies.append(torch.stack(masked).gather(0, at)[0])
+    return ce(classify(model, torch.cat(copies)), batch.labels).mean(dim=0)
+
+
 PUBLISHED: dict[type[Objective], Callable[[SmoothedClassifier, Batch], Tensor]] = {
     Gaussian: plain_gaussian,
     Stability: plain_stability,
@@ -105,6 +120,7 @@ PUBLISHED: dict[type[Objective], Callable[[SmoothedClassifier, Batch], Tensor]] 
     SmoothMix: plain_smoothmix,
     CATRS: plain_catrs,
     FTCADIS: plain_ftcadis,
+    GreedyCutout: plain_greedy_cutout,
 }
 
 

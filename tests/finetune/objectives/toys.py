@@ -15,6 +15,7 @@ from robustify.finetune.objectives import (
     Batch,
     Consistency,
     Gaussian,
+    GreedyCutout,
     Outcome,
     SmoothAdv,
     SmoothMix,
@@ -24,7 +25,7 @@ from robustify.finetune.objectives.base import classify
 
 SIZE, SIGMA = (6, 6), 0.25
 PLAIN = Preprocessing(mean=(0.4,), std=(0.5,), size=SIZE)
-ALL = [Gaussian, Stability, Consistency, MACER, SmoothAdv, SmoothMix, CATRS, FTCADIS]
+ALL = [Gaussian, Stability, Consistency, MACER, SmoothAdv, SmoothMix, CATRS, FTCADIS, GreedyCutout]
 
 
 def smooth(
