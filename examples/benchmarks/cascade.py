@@ -3,8 +3,9 @@
 Votes of the zoo's timm classifier behind the zoo's denoiser are in `cascade_votes.npz`: for each held-out image and
 sigma, `n0` draws that chose a label and `n` that tested it. `--draw` draws them again (the run folders continue).
 From the same counts, at the same alpha for each image: certified accuracy and average certified radius (ACR) of each
-level alone and of cascades over all three, for several thresholds p0. Then again from 10,000 imagined draws a level,
-replayed from each image's observed vote shares. Writes `cascade.json` and `cascade.svg`.
+level alone and of cascades over all three, for several thresholds p0. "majority" is the classical certificate, which
+bounds the label's probability alone; "argmax" lets the lowest level always answer. Then again from 10,000 imagined
+draws a level, replayed from each image's observed vote shares. Writes `cascade.json` and `cascade.svg`.
 """
 
 import json
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from robustify import Settings, certify_dataset, robustify
 from robustify.certificates.cascade import Cascade
+from robustify.certificates.cascade_level import CascadeLevel, Counts
 from robustify.certificates.cascade_plans import CascadePlan
 from robustify.certificates.family import Claim, Look, Subject, Tally
 from robustify.certificates.plans import FixedPlan
@@ -40,8 +42,8 @@ ALPHA, N0, N = 0.001, 32, 200
 MANY = 100, 10_000
 """Draws that are imagined to choose a label and to test it."""
 
-UNSHOWN = ("cascade, p0 0.55", "cascade, p0 0.65")
-"""Curves that the figure leaves out."""
+SHOWN = ("sigma 1", "sigma 0.5", "sigma 0.25", "cascade, p0 0.5", "cascade, p0 0.6", "cascade, p0 0.7, argmax")
+"""Curves of the figure."""
 
 Found: TypeAlias = list[tuple[Claim, int]]
 """The claim and the number of draws of each image."""
@@ -111,10 +113,21 @@ def alone(votes: Votes, view: int) -> Found:
     return [(plan.certify_votes(of_image), votes.n0 + votes.n) for of_image in tallies]
 
 
-def cascaded(votes: Votes, p0: float) -> Found:
+def majority(votes: Votes) -> Found:
+    """Claims of the highest level alone where the label is only known to beat all others together."""
+    level, found = CascadeLevel(SIGMAS[0], 0.5, ALPHA, 0.0), []
+    for image in range(len(votes.truth)):
+        look = votes.tallies(image)[1]
+        bound = level.bound(Counts(*look.looks[0]))
+        radius = level.answering(bound)
+        found.append((Claim(look.label if radius > 0 else None, radius, (bound,)), votes.n0 + votes.n))
+    return found
+
+
+def cascaded(votes: Votes, p0: float, otherwise: str) -> Found:
     """Claims of the cascade, which stops where no other draw could enlarge the radius."""
     subject = Subject(InputContract(1, 32, 32), 10, lambda _: 0.0)
-    plan = Cascade(SIGMAS, p0=p0).plan(Question(n=votes.n, n0=votes.n0, alpha=ALPHA), subject)
+    plan = Cascade(SIGMAS, p0=p0, otherwise=otherwise).plan(Question(n=votes.n, n0=votes.n0, alpha=ALPHA), subject)
     return [_stopped(plan, votes.tallies(i)) for i in range(len(votes.truth))]
 
 
@@ -128,7 +141,12 @@ def _stopped(plan: CascadePlan, everything: Sequence[Tally]) -> tuple[Claim, int
 def compared(votes: Votes) -> dict[str, Found]:
     """Claims of every level alone and of every cascade."""
     singles = {f"sigma {sigma:g}": alone(votes, view) for view, sigma in enumerate(SIGMAS)}
-    return singles | {f"cascade, p0 {p0:g}": cascaded(votes, p0) for p0 in THRESHOLDS}
+    singles["sigma 1, majority"] = majority(votes)
+    return singles | {
+        f"cascade, p0 {p0:g}{', argmax' if otherwise == 'argmax' else ''}": cascaded(votes, p0, otherwise)
+        for otherwise in ("abstain", "argmax")
+        for p0 in THRESHOLDS
+    }
 
 
 def told(found: Found, truth: Sequence[int]) -> dict[str, float]:
@@ -175,9 +193,9 @@ def main(
         result[title] = {name: told(claims, votes.truth) for name, claims in found.items()}
         print(f"{title}: {len(votes.truth)} images, {votes.n:,} draws a level")
         for name, line in result[title].items():
-            print(f"{name:18}", *(f"{key} {value:.3f}" for key, value in line.items()), sep="  ")
+            print(f"{name:24}", *(f"{key} {value:.3f}" for key, value in line.items()), sep="  ")
         if votes is real:
-            plot({name: radii_of(claims, votes.truth) for name, claims in found.items() if name not in UNSHOWN})
+            plot({name: radii_of(claims, votes.truth) for name, claims in found.items() if name in SHOWN})
     HERE.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
 
 
