@@ -1,22 +1,20 @@
 """Repetition of rows from their seeds: the same model must give the same votes on the same images."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import zip_longest
 
 from torch import Tensor
 
 from robustify.certificates import Certificate, Provenance
 from robustify.certificates.family import Plan
-from robustify.certificates.views import levels_of
 from robustify.data import Sample
 from robustify.errors import RunError
 from robustify.runs import version1
-from robustify.runs.config import differences
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
+from robustify.runs.same_model import check_same_model
 from robustify.smoothing import SmoothedClassifier
-from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint, pixels_fingerprint
+from robustify.smoothing.fingerprint import pixels_fingerprint
 from robustify.verify.claims import name_of
 from robustify.verify.problem import Problem
 
@@ -53,32 +51,6 @@ def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: Run, count
     for batch in sorted({row.batch for row in chosen}):
         problems += _replay(model, by_id, run, [row for row in chosen if row.batch == batch])
     return problems
-
-
-def check_same_model(model: SmoothedClassifier, run: Run) -> None:
-    """Refuses a model that is not the one of the run.
-
-    Raises:
-        RunError: With each difference.
-    """
-    config, levels = run.config, levels_of(run.plan.views)
-    stored = {
-        "classifier.sha256": config["classifier"]["sha256"],
-        "denoiser.sha256": config["denoiser"]["sha256"],
-        "levels": levels,
-        **{name: config[name] for name in ("family", "contract", "numerics", "labels")},
-    }
-    found = {
-        "classifier.sha256": classifier_fingerprint(model.classifier),
-        "denoiser.sha256": denoiser_fingerprint(model.denoiser, levels),
-        "levels": model.family.levels,
-        "family": model.family.name,
-        "contract": asdict(model.contract),
-        "numerics": asdict(model.numerics),
-        "labels": list(model.labels),
-    }
-    if lines := differences(stored, found):
-        raise RunError("this is not the model of the run, so its rows cannot be repeated:\n" + "\n".join(lines))
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
