@@ -30,6 +30,7 @@ References:
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias, final
 
 from robustify.certificates.bounds import check_alpha, lower_bound, upper_bound
@@ -145,7 +146,7 @@ class MigratedPlan(Plan):
         check_alpha(self.alpha)
         check_count("shared", self.shared, most=self.n)
         FixedPlan(self.sigma, self.alpha, self.n0, self.n, self.slack)  # raises
-        self._own()  # raises
+        FixedPlan(self.sigma, self.alpha, self.n0, self.fresh)  # raises
         if not 0 <= self.expected <= 1:
             raise InputError(f"expected a share of draws that differ, from 0 to 1; got {self.expected}")
 
@@ -180,7 +181,7 @@ class MigratedPlan(Plan):
     @property
     def ceiling(self) -> float:
         tested = Look(self.n, self.n, 0)
-        return max(self._own().ceiling, *(self._carried(tested, 0, way).radius for way in CARRIED))
+        return max(self._own.ceiling, *(self._carried(tested, 0, way).radius for way in CARRIED))
 
     def way(self, selection: Sequence[int]) -> Way:
         """How an image is certified, given the votes, one count per class, that chose its label.
@@ -191,7 +192,7 @@ class MigratedPlan(Plan):
         label = leading_class(selection)
         chosen = Look(self.n0, selection[label], strongest_rival(selection, label, n=self.n0))
         differ = math.ceil(self.expected * self.shared)
-        hopes: dict[Way, float] = {"fresh": self._own().prove((_scaled(chosen, self.fresh),)).radius}
+        hopes: dict[Way, float] = {"fresh": self._own.prove((_scaled(chosen, self.fresh),)).radius}
         for way in CARRIED:
             hopes[way] = self._carried(_scaled(chosen, self.n), differ, way).radius
         return max(hopes, key=hopes.__getitem__)
@@ -217,7 +218,7 @@ class MigratedPlan(Plan):
 
     def _proof(self, way: Way, tested: Look, last: Tally) -> Proof:
         if way == "fresh":
-            return self._own().prove(last.looks)
+            return self._own.prove(last.looks)
         return self._carried(tested, last.draws - sum(last.votes), way)
 
     def _carried(self, tested: Look, differ: int, way: Way) -> Proof:
@@ -234,6 +235,7 @@ class MigratedPlan(Plan):
         low, high = max(0.0, p_lower - self.slack), min(1.0, p_upper + self.slack)
         return Proof(gaussian_radius(low, high, sigma=self.sigma), low, high)
 
+    @cached_property
     def _own(self) -> FixedPlan:
         """The certificate of the changed function from draws of its own."""
         return FixedPlan(self.sigma, self.alpha, self.n0, self.fresh, self.slack)

@@ -96,8 +96,12 @@ def migrate(
     return carry_out(model, chosen, provenance, config, out, {}, title)
 
 
-def _plan(run: Run, draws: int | None) -> MigratedPlan:
-    """The plan of the new run, before it is known how often the functions differ."""
+def migratable(run: Run) -> FixedPlan:
+    """The plan of a run whose certificates can be carried over.
+
+    Raises:
+        RunError: With the reason why they cannot.
+    """
     if not run.finished or run.digest is None:
         raise RunError(
             f"the run in {str(run.folder)!r} {'has an older format' if run.finished else 'is not finished'}; expected "
@@ -116,11 +120,16 @@ def _plan(run: Run, draws: int | None) -> MigratedPlan:
             f"the run in {str(run.folder)!r} continued with another batch size ({', '.join(map(str, batches))}): rows "
             "are about functions that round differently.\n  Expected a run of one batch size."
         )
+    return old
+
+
+def _plan(run: Run, draws: int | None) -> MigratedPlan:
+    """The plan of the new run, before it is known how often the functions differ."""
+    old, config = migratable(run), run.config
     shared = max(1, old.n // 10) if draws is None else draws
     check_count("draws", shared, most=old.n)
-    config = run.config
     numerics = ", ".join(f"{name} {value}" for name, value in config["numerics"].items())
-    origin = Origin(run.digest, config["classifier"]["sha256"], config["denoiser"]["sha256"], numerics)
+    origin = Origin(config[DIGEST], config["classifier"]["sha256"], config["denoiser"]["sha256"], numerics)
     return MigratedPlan(old.sigma, old.alpha, old.n0, old.n, shared, 2 * shared, 0.0, old.slack, origin)
 
 
