@@ -29,6 +29,7 @@ class Pipeline(nn.Module):
             which is faster where the hardware has it.
         compiled: Whether torch.compile fuses the networks, in place and in channels-last memory, on a GPU as CUDA
             graphs. The first batch of a shape then takes up to a minute, those after it less; needs a C++ compiler.
+        before: The pipeline of which this one is a changed version, for base functions that compare the two.
 
     Raises:
         InputError: If there is no such precision, or no compiler, or a denoiser before a noise-conditioned classifier.
@@ -36,7 +37,13 @@ class Pipeline(nn.Module):
     """
 
     def __init__(
-        self, classifier: ImageClassifier, denoiser: Denoiser, *, precision: str = "float32", compiled: bool = False
+        self,
+        classifier: ImageClassifier,
+        denoiser: Denoiser,
+        *,
+        precision: str = "float32",
+        compiled: bool = False,
+        before: "Pipeline | None" = None,
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
@@ -46,6 +53,7 @@ class Pipeline(nn.Module):
         self.denoiser = denoiser
         self.precision = precision
         self.compiled = compiled
+        self.before = before
         self.contract = _contract(classifier, denoiser)
         self.eval()
         if compiled:
