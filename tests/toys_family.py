@@ -280,5 +280,10 @@ def agreement(row: Row, plan: AgreePlan, run: Run) -> Iterator[Problem]:
         yield Problem(row.sample, "radius", row.radius, 0.0)
 
 
-if TwoLevels.name not in CERTIFICATES.names():
-    CERTIFICATES.register(TwoLevels.name, TwoLevels)
+def known(family: type[Family]) -> None:
+    """Registers a family unless it is installed."""
+    if family.name not in CERTIFICATES.names():
+        CERTIFICATES.register(family.name, family)
+
+
+known(TwoLevels)

@@ -233,8 +233,10 @@ class Family(ABC):
     checker: ClassVar[str]
     """Independent arithmetic, as "module:function", with which `robustify.verify` checks a stored row and its plan."""
 
-    bases: ClassVar[tuple[str, ...]] = (PIPELINE,)
-    """The base functions that views of this family use."""
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The base functions that views of this family use."""
+        return (PIPELINE,)
 
     @property
     @abstractmethod

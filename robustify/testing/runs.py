@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustify.certificates.family import Family
+from robustify.certificates.family import Family, Tally
+from robustify.certificates.queries import SELECTION
 from robustify.certificates.question import Question
 from robustify.classifiers import ImageClassifier, Preprocessing
 from robustify.data import Sample
@@ -129,11 +130,17 @@ def _check_verified(run: Run) -> None:
             other = verify_row(replace(row, label=1 - (row.label or 0)), run.plan, run)
             require(bool(other), f"{run.plan}: verification passes another label than {row.label}")
         for i, tally in enumerate(row.tallies):
-            other_class = tally._replace(votes=(*tally.votes[1:], tally.votes[0]))
-            changed = replace(row, tallies=(*row.tallies[:i], other_class, *row.tallies[i + 1 :]))
+            changed = replace(row, tallies=tuple(_elsewhere(other, tally) for other in row.tallies))
             if row.radius > 0 and max(tally.votes) == tally.draws > 1:
                 found = verify_row(changed, run.plan, run)
                 require(bool(found), f"{run.plan}: verification passes votes for another class in tally {i}")
+
+
+def _elsewhere(tally: Tally, which: Tally) -> Tally:
+    """The tally with its votes for other classes, if it is the one, or if both choose the label together."""
+    if tally is not which and not tally.stage == which.stage == SELECTION:
+        return tally
+    return tally._replace(votes=(*tally.votes[1:], tally.votes[0]))
 
 
 def _check_predictions(model: SmoothedClassifier, samples: Sequence[Sample], settings: Settings) -> None:

@@ -51,6 +51,11 @@ def normal_chance(x: Fraction) -> Any:  # noqa: ANN401
     return _digits().ncdf(_number(x))
 
 
+def shifted_chance(p: Fraction, by: Fraction) -> Any:  # noqa: ANN401
+    r"""Probability p in (0, 1) whose quantile is moved, :math:`\Phi(\Phi^{-1}(p) + by)`."""
+    return _digits().ncdf(normal_quantile(p) + _number(by))
+
+
 @lru_cache(maxsize=4096)
 def crossing_chance(p: float, looks: tuple[int, ...], boundaries: tuple[int, ...]) -> float:
     """An upper bound on the chance that successes of probability p reach the boundary at any look.

@@ -26,8 +26,7 @@ class Stored(Family):
         return self.of.family
 
     @property
-    def bases(self) -> tuple[str, ...]:  # type: ignore[override]  # those of the plan
-        """The base functions of the plan's views."""
+    def bases(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(view.base for view in self.of.views))
 
     @property
