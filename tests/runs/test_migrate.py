@@ -230,7 +230,7 @@ def other_image() -> list[Sample]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"old_model": changed()}, "not the model of the run.*\n.*classifier.sha256"),
+        ({"old_model": changed()}, "not the model of the run.*\n.*the classifier has other weights"),
         ({"samples": twelve_samples()[1:]}, "lacks 1 of the run's 12 images, '00.png' being the first"),
         ({"samples": other_image()}, "'00.png' is another image than the one that the run certified"),
         ({"draws": N + 1}, "expected draws to be a whole number from 1 to 6000; got 6001"),
