@@ -215,7 +215,7 @@ def check_weight(weight: object) -> None:
     """Raises `InputError` unless it is a weight with which a mixture can be certified."""
     if not (is_number(weight) and 0.5 < weight <= 1):
         raise InputError(
-            f"expected weight, that of the votes under noise, above 1/2 and at most 1; got {weight!r}.\n"
+            f"expected weight (mix), that of the votes under noise, above 1/2 and at most 1; got {weight!r}.\n"
             "  At 1/2 or below, the classifier alone, of which nothing is known around an image, could decide."
         )
 

@@ -61,6 +61,8 @@ def certify(
     if labelled:
         for r in shown_radii(run.plan):
             print(f"certified accuracy at radius {r:g}: {floor(100 * certified_accuracy(labelled, r), 1)} %")
+        if run.plan.norm is None:
+            print(f"the radius is: {run.plan.axis}")
     print(f"abstained: {sum(row.answer is None for row in run.rows):,} of {len(run.rows):,}")
     print(f"rows: {out / 'rows.parquet'}\nreport: {out / 'report.html'}")
     if run.unreadable:

@@ -52,6 +52,8 @@ def most_false(images: int, alpha: float, *, confidence: float = 0.999) -> int:
 def remarks(run: Run) -> list[str]:
     """Sentences about what a run's certificates claim besides the usual."""
     said = [run.plan.remark] if run.plan.remark else []
+    if run.plan.norm is None:
+        said.insert(0, f"The radius is: {run.plan.axis}.")
     family, attempt = run.config.get("family_alpha"), run.config.get("attempt")
     if family is not None:
         images = f"{run.samples:,}"
