@@ -37,6 +37,8 @@ class RobustifyOptions(ModelOptions):
         preprocessing: Mean, standard deviation and size that a plain `nn.Module` expects.
         processor: Image processor of a transformers model.
         tokenizer: Tokenizer of an open_clip model.
+        noise_conditioned: Whether a plain `nn.Module` denoises by itself and is called with the noise level of each
+            image too; see `ImageClassifier`.
         tune: Fine-tunes the classifier behind the denoiser first: an objective such as "ft-cadis", with defaults
             for this model and data, which are printed; a published recipe of `finetune.PRESETS`; or a `Recipe`.
         data: What to learn from: a folder of class folders, an array file, a pair (images, labels) or a data set.
@@ -47,6 +49,7 @@ class RobustifyOptions(ModelOptions):
     preprocessing: Preprocessing | None = None
     processor: Any = None
     tokenizer: Callable[..., Tensor] | None = None
+    noise_conditioned: bool = False
     tune: "str | Objective | Recipe | None" = None
     data: Any = None
     validation: Any = None
@@ -178,8 +181,11 @@ def _tune(model: SmoothedClassifier, options: RobustifyOptions) -> SmoothedClass
 def _find(model: object, options: RobustifyOptions) -> ImageClassifier | ZeroShotModel:
     o = options
     ready = isinstance(model, str | PathLike | ImageClassifier | ZeroShotModel)
-    if ready and not (o.preprocessing is None and o.processor is None and o.tokenizer is None):
-        raise InputError("preprocessing, processor and tokenizer are for models of this process; this one has its own")
+    if ready and (o.noise_conditioned or any(x is not None for x in (o.preprocessing, o.processor, o.tokenizer))):
+        raise InputError(
+            "preprocessing, processor, tokenizer and noise_conditioned are for models of this process; this one has "
+            "its own"
+        )
     if isinstance(model, str | PathLike):
         with float32_by_default():
             return CLASSIFIERS.load(fspath(model))
@@ -189,7 +195,14 @@ def _find(model: object, options: RobustifyOptions) -> ImageClassifier | ZeroSho
         raise InputError("expected a classifier; got one that is smoothed already.\n  Give its `classifier` instead.")
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a reference 'source:name', a folder or an nn.Module; got {type(model).__name__}")
-    return wrap(model, preprocessing=o.preprocessing, processor=o.processor, tokenizer=o.tokenizer, labels=o.classes)
+    return wrap(
+        model,
+        preprocessing=o.preprocessing,
+        processor=o.processor,
+        tokenizer=o.tokenizer,
+        labels=o.classes,
+        noise_conditioned=o.noise_conditioned,
+    )
 
 
 def _denoiser(denoiser: object, classifier: ImageClassifier) -> Denoiser:

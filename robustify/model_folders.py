@@ -6,6 +6,9 @@ from pathlib import Path
 
 from robustify.errors import InputError
 
+NOISE_CONDITIONED = "noise_conditioned_vit"
+"""Key of config.json under which the settings of our own network are."""
+
 _SHOWN = 3
 """Number of file names in an error text."""
 
@@ -82,6 +85,8 @@ def _by_config(file: Path) -> _Contents:
         config = None
     if not isinstance(config, dict):
         return _Contents("a config.json that cannot be read", hint=_HINT)
+    if NOISE_CONDITIONED in config:
+        return _Contents("a noise-conditioned ViT", "classifier", "noise-conditioned:")
     if "_class_name" in config:
         return _Contents(f"one part of a diffusers pipeline ({config['_class_name']})", hint=_PART)
     if {"model_type", "architectures"} & config.keys():  # also where transformers wraps timm

@@ -28,6 +28,10 @@ def patches(**options):
     from robustify.certificates.patch_cleanser import PatchCleanser
     return PatchCleanser(**{"patch": 0.02, **options})
 
+def bands(**options):
+    from robustify.certificates.band_smoothing import BandSmoothing
+    return BandSmoothing(**{"patch": 0.02, "band": 4, **options})
+
 def size(**options):
     return Preprocessing(**{"mean": (0.0,), "std": (1.0,), "size": (4, 4), **options})
 
@@ -59,6 +63,11 @@ cases = [
     *[(patches, "patch", value) for value in (True, "big", 5, 2.0, math.nan, None, (5,), [(5, 5, 5)], (2.5, 2))],
     *[(patches, name, value) for name in ("masks", "stride") for value in (True, "6", 2.5, 0)],
     *[(patches, "patches", value) for value in (True, "1", 1.0, None, 3)],
+    *[(bands, "patch", value) for value in (True, "big", 5, 2.0, math.nan, None, (5,), (2.5, 2), [(1, 2), (2, 1)])],
+    *[(bands, "band", value) for value in (True, "4", 2.5, 0, None)],
+    *[(bands, "stride", value) for value in (True, 1.5, 0)],
+    *[(bands, "keep", value) for value in ("all", ["rows"], None)],
+    *[(bands, "drop_tokens", value) for value in ("no", 1)],
 ]
 found = []
 for call, name, value in cases:
@@ -83,7 +92,7 @@ def test_each_is_refused_by_our_own_error_that_names_the_option_and_what_was_giv
     outcome: tuple[list[tuple[str, str, str, str]], list[list[float]]],
 ) -> None:
     found, _ = outcome
-    assert len(found) == 78
+    assert len(found) == 100
     for name, value, kind, text in found:
         known = value in text or text.endswith(("got dict", "got str", "got int", "got NoneType"))
         assert (kind, known) == ("InputError", True), (name, value, text)

@@ -21,14 +21,13 @@ References:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from fractions import Fraction
-from math import inf, isqrt, nextafter
-from typing import Any, TypeAlias, final
+from math import inf, nextafter
+from typing import Any, final
 
-from robustify.certificates.bounds import is_number
 from robustify.certificates.cleansing import CleansingPoll
 from robustify.certificates.family import Claim, Family, Look, Plan, Subject, Tally
-from robustify.certificates.masks import Masking, check_shapes
+from robustify.certificates.masks import Masking
+from robustify.certificates.patches import AXIS, CLASSIFIER, Patch, check_about_patches, shapes_of
 from robustify.certificates.queries import ESTIMATION, Ask
 from robustify.certificates.question import Question
 from robustify.certificates.radii import check_count, leading_class, strongest_rival
@@ -36,14 +35,8 @@ from robustify.certificates.views import View
 from robustify.contract import InputContract
 from robustify.errors import InputError
 
-CLASSIFIER = "robustify.smoothing.masks:classifier"
-"""The base function: the classifier alone."""
-
 MASKS = 6
 """Masks of an axis, where nothing says otherwise."""
-
-Patch: TypeAlias = float | tuple[int, int] | Sequence[tuple[int, int]]
-"""A share of the image's area, a height and width in pixels, or several of those."""
 
 
 @final
@@ -103,7 +96,7 @@ class MaskingPlan(Plan):
     rule = "two masks"
     alpha = 0.0
     norm = None
-    axis = "patches, of the size that was asked about"
+    axis = AXIS
     remark = (
         "An image whose single masks disagree has no certificate, and counts as abstained; predict, which may then ask "
         "for further masks, answers it."
@@ -189,28 +182,11 @@ class PatchCleanser(Family):
         number: Any = self._masks if self.stride is None else self.stride
         check_count("masks" if self.stride is None else "stride", number)
         check_count("patches", self.patches, most=2)
-        self._shapes(InputContract(1, 1, 1))  # raises
+        shapes_of(self.patch, InputContract(1, 1, 1))  # raises
 
     @property
     def _masks(self) -> int | None:
         return MASKS if self.masks is None and self.stride is None else self.masks
-
-    def _shapes(self, contract: InputContract) -> tuple[tuple[int, int], ...]:
-        """The shapes of patches in images of a size."""
-        patch: Any = self.patch
-        if is_number(patch):
-            if not (isinstance(patch, float) and 0 < patch < 1):
-                raise InputError(
-                    f"expected patch as a share of the image's area, above 0 and below 1, or as (height, width) in "
-                    f"pixels; got {patch!r}"
-                )
-            side = _side(Fraction(repr(float(patch))) * contract.height * contract.width)
-            return ((side, side),)
-        if not isinstance(patch, Sequence) or isinstance(patch, str):
-            raise InputError(f"expected patch as a share, (height, width) in pixels, or several such; got {patch!r}")
-        several = patch if patch and all(isinstance(shape, Sequence) for shape in patch) else [patch]
-        check_shapes(several)
-        return tuple((height, width) for height, width in several)
 
     def masking(self, contract: InputContract, fill: tuple[float, ...]) -> Masking:
         """The masks for images of a size.
@@ -222,19 +198,11 @@ class PatchCleanser(Family):
         Raises:
             InputError: If patches or masks do not fit the image; see `Masking`.
         """
-        shapes = self._shapes(contract)
+        shapes = shapes_of(self.patch, contract)
         return Masking(contract.height, contract.width, shapes, self._masks, self.stride, self.patches, fill)
 
     def plan(self, question: Question, subject: Subject) -> MaskingPlan:
-        if question.n is not None:
-            raise InputError(f"{self.name} takes a fixed number of masked copies, which masks= sets; leave out n=")
-        if question.known_label:
-            raise InputError(f"{self.name} needs no true labels; leave out known_label=")
-        if question.radii not in ((), (float(self.patches),)):
-            raise InputError(
-                f"the radius of {self.name} is its number of patches, {self.patches}: leave out radius=; got "
-                f"{', '.join(f'{radius:g}' for radius in question.radii)}"
-            )
+        check_about_patches(question, self.name, self.patches)
         return MaskingPlan(self.masking(subject.contract, subject.mean))
 
     def poll(self, n: int, alpha: float, subject: Subject) -> CleansingPoll:
@@ -260,9 +228,3 @@ class PatchCleanser(Family):
         settings["shapes"] = tuple((height, width) for height, width in settings["shapes"])
         settings["fill"] = tuple(map(float, settings["fill"]))
         return MaskingPlan(Masking(**settings))
-
-
-def _side(area: Fraction) -> int:
-    """The side of the smallest square of whole pixels that is no smaller than an area."""
-    side = isqrt(-(-area.numerator // area.denominator))
-    return side if side * side >= area else side + 1

@@ -74,10 +74,13 @@ class Prediction:
     Arguments:
         label: Index of the class; None where the classifier abstains.
         name: Its name; None where it abstains.
-        p_value: P-value of the two-sided test that the two leading classes are equally likely.
+        p_value: The smallest alpha at which the answer is the same: for one view, the p-value of the two-sided test
+            that the two leading classes are equally likely.
         votes: One count per class; draws that failed are missing from the sum.
         n: Number of draws.
         alpha: Allowed chance of a wrong label, in (0, 1); 0 where nothing is left to chance.
+        why: Why it abstains, where it does.
+        null: What the p-value is that of.
     """
 
     label: int | None
@@ -86,6 +89,8 @@ class Prediction:
     votes: tuple[int, ...]
     n: int
     alpha: float
+    why: str = "the leading classes cannot be told apart"
+    null: str = "a tie"
 
     def summary(self) -> dict[str, str]:
         """A few words under each heading of a table."""
@@ -93,7 +98,7 @@ class Prediction:
             "label": "abstains" if self.name is None else self.name,
             "votes": f"{max(self.votes):,} of {self.n:,}",
         }
-        return found | {"p-value of a tie": f"{self.p_value:.2g}"} if self.alpha else found
+        return found | {f"p-value of {self.null}": f"{self.p_value:.2g}"} if self.alpha else found
 
     def __repr__(self) -> str:
         return (
@@ -103,13 +108,13 @@ class Prediction:
 
     def __str__(self) -> str:
         if self.label is None:
-            return f"abstains: the leading classes cannot be told apart ({self._sure}, n = {self.n:,})"
+            return f"abstains: {self.why} ({self._sure}, n = {self.n:,})"
         return f"{self.name}: {self.votes[self.label]:,} of {self.n:,} votes ({self._sure})"
 
     @property
     def _sure(self) -> str:
         """How sure the label is, in a few words."""
-        return f"p-value of a tie: {self.p_value:.2g}" if self.alpha else "without chance"
+        return f"p-value of {self.null}: {self.p_value:.2g}" if self.alpha else "without chance"
 
 
 def predict_votes(

@@ -11,7 +11,7 @@ from robustify.classifiers.graphs import BATCH_HINT, Exported, as_layer, in_trai
 from robustify.classifiers.preprocessing import Preprocessing
 from robustify.classifiers.weights import check_loaded
 from robustify.errors import InputError, ModelError
-from robustify.types import Logits, Pixels
+from robustify.types import Levels, Logits, NetworkInput, Pixels
 
 
 @final
@@ -24,6 +24,9 @@ class ImageClassifier(nn.Module):
         labels: One name for each class; the class indices if None. Names that several classes share are numbered.
         name: Name of the model in certificates and reports.
         licence: Licence of the weights, where it is known.
+        noise_conditioned: Whether the network denoises by itself, told how much noise there is: it is called with the
+            standard deviation of each image's noise too, in [0, 1] pixels, as a float32 tensor of shape (B) on its
+            device; 0 for clean images. No denoiser goes before it.
 
     Raises:
         ModelError: If the network has no weights yet, is in training mode, normalises by its batch, or is no
@@ -42,6 +45,7 @@ class ImageClassifier(nn.Module):
         labels: Sequence[str] | None = None,
         name: str = "classifier",
         licence: str | None = None,
+        noise_conditioned: bool = False,
     ) -> None:
         super().__init__()
         check_loaded(network)
@@ -50,6 +54,7 @@ class ImageClassifier(nn.Module):
         self.preprocessing = preprocessing
         self.name = name
         self.licence = licence
+        self.noise_conditioned = noise_conditioned
         self.eval()
         self.memory_format = torch.contiguous_format
         classes = _count_classes(self)
@@ -71,15 +76,28 @@ class ImageClassifier(nn.Module):
             raise InputError(f"{self.name} has {len(self.labels)} classes; got {len(labels)} labels")
         self.labels = _numbered(list(map(str, labels)), self.name)
 
-    def forward(self, pixels: Pixels) -> Logits:
+    def forward(self, pixels: Pixels, sigma: Levels = 0.0) -> Logits:
         """Logits in float32, shape (B, classes).
+
+        Arguments:
+            pixels: Images of shape (B, C, H, W).
+            sigma: Standard deviation of the noise that is in them, in [0, 1] pixels: one number for all images, or one
+                for each. Only noise-conditioned networks are told.
 
         Raises:
             InputError: If the pixels are no floating-point numbers, or have other channels than the network.
         """
         network_input = self.preprocessing.network_input(pixels).to(self.dtype)
-        logits: Tensor = self.network(network_input.contiguous(memory_format=self.memory_format))
+        shown = network_input.contiguous(memory_format=self.memory_format)
+        logits: Tensor = self.network(shown, *self._told(shown, sigma))
         return logits.float()
+
+    def _told(self, network_input: NetworkInput, sigma: Levels = 0.0) -> list[Tensor]:
+        """What the network is told beside its input: the noise level of each image, or nothing."""
+        if not self.noise_conditioned:
+            return []
+        level = torch.as_tensor(sigma, dtype=torch.float32, device=network_input.device)
+        return [level + torch.zeros(len(network_input), device=level.device)]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -142,7 +160,8 @@ def _count_classes(classifier: ImageClassifier) -> int:
     """
     probe = _uniform_noise(classifier)
     try:
-        network_output = classifier.network(classifier.preprocessing.network_input(probe).to(classifier.dtype))
+        network_input = classifier.preprocessing.network_input(probe).to(classifier.dtype)
+        network_output = classifier.network(network_input, *classifier._told(network_input))
     except Exception as error:  # networks are anybody's code
         hint = BATCH_HINT if isinstance(classifier.network, Exported) else ""
         raise ModelError(
@@ -183,9 +202,10 @@ def _fast_format(classifier: ImageClassifier) -> torch.memory_format:
         return torch.contiguous_format
     probe = _uniform_noise(classifier)
     network_input = classifier.preprocessing.network_input(probe).to(classifier.dtype)
-    expected: Tensor = classifier.network(network_input)
+    told = classifier._told(network_input)
+    expected: Tensor = classifier.network(network_input, *told)
     try:
-        logits: Tensor = classifier.network(network_input.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = classifier.network(network_input.contiguous(memory_format=torch.channels_last), *told)
     except Exception:  # networks are anybody's code
         return torch.contiguous_format
     # Rounding moves logits by less than a hundredth even in bfloat16; other answers differ by their own size.

@@ -36,8 +36,8 @@ class Exported(nn.Module):
         del mode
         return self
 
-    def forward(self, normalised: Tensor) -> Tensor:
-        output: Tensor = self.graph(normalised)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        output: Tensor = self.graph(*inputs)
         return output
 
 

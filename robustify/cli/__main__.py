@@ -1,4 +1,4 @@
-"""`robustify demo | tune | certify | estimate | status | verify | predict | denoisers | plugins`."""
+"""`robustify demo | tune | certify | estimate | migrate | status | verify | predict | denoisers | plugins`."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robustify.cli import certify, demo, denoisers, estimate, plugins, predict, status, tune, verify
+from robustify.cli import certify, demo, denoisers, estimate, migrate, plugins, predict, status, tune, verify
 from robustify.cli.console import set_up
 from robustify.cli.options import command, in_words_of_the_command_line
 from robustify.errors import RobustifyError
@@ -19,6 +19,7 @@ app.command("demo")(demo.demo)
 app.command("tune")(command(tune.tune))
 app.command("certify")(command(certify.certify))
 app.command("estimate")(command(estimate.estimate))
+app.command("migrate")(command(migrate.migrate))
 app.command("status")(status.status)
 app.command("verify")(command(verify.verify))
 app.command("predict")(command(predict.predict))

@@ -63,6 +63,8 @@ def objective_at(name: str, sigma: float) -> Objective:
 def default_recipe(objective: Objective, model: SmoothedClassifier, images: int) -> Recipe:
     """A recipe with adapters where the network can take them, and copies cached where that saves time.
 
+    Without a denoiser everything learns: the classifier itself must learn to see through noise.
+
     Arguments:
         objective: The loss that is minimised.
         model: The model that is to be tuned.
@@ -86,6 +88,8 @@ def default_recipe(objective: Objective, model: SmoothedClassifier, images: int)
 
 
 def _takes_adapters(model: SmoothedClassifier) -> bool:
+    if isinstance(model.denoiser, Identity):
+        return False
     try:
         targets(model.classifier)
     except ModelError:

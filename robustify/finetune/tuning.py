@@ -90,6 +90,9 @@ def tune(
 ) -> Tuned:
     """Trains a copy of the model's classifier behind its denoiser; the model itself is left as it is.
 
+    Without a denoiser the classifier learns from noisy images as they are, by default with all its weights: any timm
+    model, or a noise-conditioned one, becomes one that denoises by itself.
+
     Interrupted, the same call continues at the last checkpoint, at most a minute back. Under `accelerate launch`
     (on CPUs `torchrun`: the other starts one process there) every process takes its share of each batch.
 

@@ -1,7 +1,7 @@
 """Certification of a data set, image by image, in a folder that survives interruption."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from os import PathLike
@@ -72,11 +72,37 @@ def certify_dataset(
     attempt = None if ledger is None else _attempt(Attempts.at(model, samples, share, ledger), model, share, out)
     provenance = model.provenance(spending(share, attempt))
     changed = partial(changed_by_a_pass, model.pipeline, model.sigma, provenance.batch)
-    config = open_config(out, _config(model, provenance, samples, settings, attempt), explain=changed)
+    config = open_config(out, configuration(model, provenance, samples, settings, attempt), explain=changed)
     provenance = replace(provenance, seed=int(config["seed"]), fresh=bool(config["fresh"]))
+    return carry_out(model, samples, provenance, config, out, truths, title)
+
+
+def carry_out(
+    model: SmoothedClassifier,
+    samples: Sequence[Sample],
+    provenance: Provenance,
+    config: dict[str, Any],
+    out: Path,
+    truths: Mapping[str, int],
+    title: str,
+) -> Run:
+    """Certifies the samples that have no row in an open run folder, and ends the run.
+
+    Arguments:
+        model: The smoothed classifier.
+        samples: All images of the run.
+        provenance: What certificates depend on, with the seed of the folder.
+        config: The folder's configuration.
+        out: The folder.
+        truths: True labels by name, where the plan tests them.
+        title: Title of the progress bar.
+
+    Raises:
+        InputError, RunError, KeyboardInterrupt: As `certify_dataset` does.
+    """
     store, key = RowStore(out), str(config[DIGEST])
     rows = store.rows()
-    _check_unchanged(rows, key, out)
+    check_unchanged(rows, key, out)
     with _bar(title, provenance, rows, len(samples)) as bar:
         work = Work(model, _missing(samples, rows), provenance, truths, store, key, bar)
         try:
@@ -111,7 +137,7 @@ def _check_kinds(model: object, settings: object, samples: Sequence[Sample]) -> 
             )
 
 
-def _check_unchanged(rows: Sequence[Row], key: str, out: Path) -> None:
+def check_unchanged(rows: Sequence[Row], key: str, out: Path) -> None:
     """Refuses to build on rows that are not as they were written."""
     if changed := [row.sample for row in rows if row.digest != row_digest(row, key)]:
         raise RunError(
@@ -144,7 +170,7 @@ def _attempt(attempts: Attempts, model: SmoothedClassifier, share: Settings, out
     return Attempt(number, share.alpha)
 
 
-def _config(
+def configuration(
     model: SmoothedClassifier,
     provenance: Provenance,
     samples: Sequence[Sample],

@@ -63,21 +63,28 @@ class Channels:
     def _check(self, name: str, sigmas: tuple[float, ...], batch: int) -> FixedFunction:
         """Evidence that a base function is a fixed one; begun anew where the model or the batch changed."""
         p = self._pipeline
-        key = (batch, sigmas, p.numerics, state(p.classifier, p.denoiser))
+        pipelines = [p] if p.before is None else [p, p.before]
+        parts = [part for each in pipelines for part in (each.classifier, each.denoiser)]
+        key = (batch, sigmas, tuple(each.numerics for each in pipelines), state(*parts))
         if name not in self._checked or self._checked[name][0] != key or self._checked[name][1].refused:
             if name == PIPELINE and (told := slower_precision(p, sigmas[0], batch)):
                 warnings.warn(told, stacklevel=2)
             _LOG.info("checking that the model is one fixed function of each image …")
-            lower = None if p.precision == "float32" else PRECISIONS[p.precision]
             function = self._functions[name]
             probes = Probes.make(function, p.contract.shape, sigmas=sigmas, batch=batch, device=p.device)
-            rounding = rounding_of(p.classifier, p.denoiser, lower=lower)
+            rounding = max(map(_rounding, pipelines))
             self._checked[name] = key, FixedFunction(probes, rounding=rounding)
         return self._checked[name][1]
 
     def forget(self) -> None:
         """Makes the next opening check anew."""
         self._checked.clear()
+
+
+def _rounding(pipeline: Pipeline) -> float:
+    """Relative rounding of the coarsest arithmetic of a pipeline."""
+    lower = None if pipeline.precision == "float32" else PRECISIONS[pipeline.precision]
+    return rounding_of(pipeline.classifier, pipeline.denoiser, lower=lower)
 
 
 def _function(name: str, pipeline: Pipeline) -> Answer:

@@ -7,12 +7,11 @@ from robustify.smoothing.pipeline import Pipeline
 
 def described(pipeline: Pipeline, family: Family) -> str:
     """What is certified, one aspect a line."""
-    classifier, denoiser = pipeline.classifier, pipeline.denoiser
-    at_levels = "; ".join(dict.fromkeys(map(denoiser.describe, family.levels)))
+    classifier = pipeline.classifier
     lines = {
         "noise": f"{family}, added to {pipeline.contract}; never clipped" if family.levels else "none",
         "proof": f"{family.name} certificates" if family.levels else f"{family.name} certificates, {family}",
-        "denoiser": f"{denoiser.name}: {at_levels}" if at_levels else denoiser.name,
+        "denoiser": _denoising(pipeline, family),
         "classifier": f"{classifier.name}, {len(classifier.labels)} classes",
         "inside": str(classifier.preprocessing),
         "dtype": f"{pipeline.numerics}; on {pipeline.device}",
@@ -21,6 +20,14 @@ def described(pipeline: Pipeline, family: Family) -> str:
     if pipeline.contract.channels < classifier.preprocessing.channels:
         lines["colour"] = "none: images are gray, and repeated to RGB for the classifier"
     return "SmoothedClassifier\n" + "\n".join(f"  {key:<10} {value}" for key, value in lines.items())
+
+
+def _denoising(pipeline: Pipeline, family: Family) -> str:
+    denoiser = pipeline.denoiser
+    if pipeline.classifier.noise_conditioned:
+        return f"{denoiser.name}: the classifier denoises by itself, told the noise level"
+    at_levels = "; ".join(dict.fromkeys(map(denoiser.describe, family.levels)))
+    return f"{denoiser.name}: {at_levels}" if at_levels else denoiser.name
 
 
 def _licences(pipeline: Pipeline) -> str:

@@ -14,7 +14,8 @@ from robustify.smoothing.definition import Definition, bytes_of, tensors_of
 
 def classifier_fingerprint(classifier: ImageClassifier) -> str:
     """SHA-256 of the weights, the layers with their settings and own code, and the preprocessing."""
-    return _digest(classifier.network, repr(classifier.preprocessing))
+    told = "|told the noise level" if classifier.noise_conditioned else ""
+    return _digest(classifier.network, f"{classifier.preprocessing!r}{told}")
 
 
 def denoiser_fingerprint(denoiser: Denoiser, sigmas: Sequence[float]) -> str:

@@ -138,11 +138,14 @@ class GridNoise(NoiseLaw):
         return nearest.to(torch.uint8)
 
     def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
-        size = per_block(shape) * prod(shape)
-        words = address.words(index, -(-size * LEADING // 64))
-        leading = words.astype("<u8", copy=False).view("<u2")[:size]
-        steps = lattice_sampler(self.sigma).draw(leading, lambda n: address.words(index, n, reserved=True))
+        steps = self.values(address, index, per_block(shape) * prod(shape))
         return steps.reshape(-1, *shape)
+
+    def values(self, address: NoiseAddress, index: int, count: int) -> Array:
+        """So many values of a block, whole steps of 1/255."""
+        words = address.words(index, -(-count * LEADING // 64))
+        leading = words.astype("<u8", copy=False).view("<u2")[:count]
+        return lattice_sampler(self.sigma).draw(leading, lambda n: address.words(index, n, reserved=True))
 
     def add(self, image: Image | Bytes, noise: Array, out: Pixels) -> None:
         if image.device.type == "cpu":  # by numpy, which starts no threads beside those of the network
@@ -172,11 +175,13 @@ class FloatNoise(NoiseLaw):
         return image.float() / 255 if image.dtype == torch.uint8 else image
 
     def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
-        """Noise by inverting the normal distribution function at 53-bit uniforms, float32."""
-        draws = per_block(shape)
+        return self.values(address, index, per_block(shape) * prod(shape)).reshape(-1, *shape)
+
+    def values(self, address: NoiseAddress, index: int, count: int) -> Array:
+        """So many values of a block, by inverting the normal distribution function at 53-bit uniforms, float32."""
         # A uniform of exactly 0 (chance 2^-53) stands for its cell's middle, as all others do to within rounding.
-        uniform = np.maximum((address.words(index, draws * prod(shape)) >> np.uint64(11)) * 2.0**-53, 2.0**-54)
-        noise: Array = (self.sigma * ndtri(uniform)).astype(np.float32).reshape(draws, *shape)
+        uniform = np.maximum((address.words(index, count) >> np.uint64(11)) * 2.0**-53, 2.0**-54)
+        noise: Array = (self.sigma * ndtri(uniform)).astype(np.float32)
         return noise
 
     def add(self, image: Image | Bytes, noise: Array, out: Pixels) -> None:
@@ -186,7 +191,7 @@ class FloatNoise(NoiseLaw):
             torch.add(torch.from_numpy(noise).to(image.device), image, out=out)
 
 
-def noise_law(soundness: str, sigma: float) -> NoiseLaw:
+def noise_law(soundness: str, sigma: float) -> GridNoise | FloatNoise:
     """The law for "grid" or "float".
 
     Raises:

@@ -9,7 +9,7 @@ from torch import nn
 
 from robustify.classifiers import ImageClassifier
 from robustify.contract import InputContract, Numerics
-from robustify.denoisers import Denoiser
+from robustify.denoisers import Denoiser, Identity
 from robustify.denoisers.base import faults_of
 from robustify.errors import InputError, ModelError
 from robustify.smoothing.numerics import float32_products
@@ -20,23 +20,30 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 class Pipeline(nn.Module):
-    """One fixed function of each noisy image: a denoising step, then the classifier.
+    """One fixed function of each noisy image: a denoising step, then the classifier, which may be told the noise level.
 
     Arguments:
         classifier: Pixels to logits, in evaluation mode.
-        denoiser: Noisy pixels to pixels; `Identity()` for none.
+        denoiser: Noisy pixels to pixels; `Identity()` for none, as before a classifier that denoises by itself.
         precision: Data type of matrix products and convolutions: "float32", or "bfloat16" or "float16" by autocast,
             which is faster where the hardware has it.
         compiled: Whether torch.compile fuses the networks, in place and in channels-last memory, on a GPU as CUDA
             graphs. The first batch of a shape then takes up to a minute, those after it less; needs a C++ compiler.
+        before: The pipeline of which this one is a changed version, for base functions that compare the two.
 
     Raises:
-        InputError: If there is no such precision, or no compiler.
+        InputError: If there is no such precision, or no compiler, or a denoiser before a noise-conditioned classifier.
         ModelError: If denoiser and classifier do not fit each other.
     """
 
     def __init__(
-        self, classifier: ImageClassifier, denoiser: Denoiser, *, precision: str = "float32", compiled: bool = False
+        self,
+        classifier: ImageClassifier,
+        denoiser: Denoiser,
+        *,
+        precision: str = "float32",
+        compiled: bool = False,
+        before: "Pipeline | None" = None,
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
@@ -46,6 +53,7 @@ class Pipeline(nn.Module):
         self.denoiser = denoiser
         self.precision = precision
         self.compiled = compiled
+        self.before = before
         self.contract = _contract(classifier, denoiser)
         self.eval()
         if compiled:
@@ -59,7 +67,7 @@ class Pipeline(nn.Module):
             sigma: Standard deviation of the noise in [0, 1] pixels: one number for all images, or one for each.
         """
         with self._autocast(noisy):
-            logits: Logits = self.classifier(self._denoised(noisy, sigma))
+            logits: Logits = self.classifier(self._denoised(noisy, sigma), sigma)
         return logits
 
     def classify(self, pixels: Pixels) -> Logits:
@@ -114,7 +122,15 @@ def _compile(pipeline: Pipeline) -> None:
 
 
 def _check_together(classifier: ImageClassifier, denoiser: Denoiser) -> None:
-    """Raises `InputError` where the networks live on two devices: which of them should move is not ours to guess."""
+    """Raises `InputError` where the classifier takes no denoiser, or they live on two devices.
+
+    Which of them should move is not ours to guess.
+    """
+    if classifier.noise_conditioned and not isinstance(denoiser, Identity):
+        raise InputError(
+            f"{classifier.name} denoises by itself, so no denoiser goes before it; got {denoiser.name}.\n"
+            "  Leave out denoiser=."
+        )
     elsewhere = {p.device for p in denoiser.parameters()} - {classifier.device}
     if elsewhere:
         raise InputError(

@@ -56,6 +56,7 @@ class SmoothedClassifier(nn.Module):
         family: The kind of certificates, where it is another.
         precision: See `Pipeline`. Another precision is another base classifier, with its own certificates.
         compiled: See `Pipeline`. It rounds differently, so this too is another base classifier.
+        before: See `Pipeline`.
 
     Raises:
         InputError: If neither or both of sigma and family are given, a sigma is not positive, the denoiser cannot
@@ -72,6 +73,7 @@ class SmoothedClassifier(nn.Module):
         family: Family | None = None,
         precision: str = "float32",
         compiled: bool = False,
+        before: Pipeline | None = None,
     ) -> None:
         super().__init__()
         if sigma is None and family is None:
@@ -80,7 +82,7 @@ class SmoothedClassifier(nn.Module):
         for level in self.family.levels:
             check_sigma(level)
             denoiser.describe(level)  # raises where the schedule does not reach sigma
-        self.pipeline = Pipeline(classifier, denoiser, precision=precision, compiled=compiled)
+        self.pipeline = Pipeline(classifier, denoiser, precision=precision, compiled=compiled, before=before)
         self._channels = Channels(self.pipeline, self.family.bases)
         self.eval()
 
@@ -193,7 +195,7 @@ class SmoothedClassifier(nn.Module):
         jobs = [Job(x, str(i), poll.query(len(self.labels))) for i, x in enumerate(self._prepare(images, settings))]
         batch = settings.batch_for(poll.n)
         with passing_bar("predict", poll.n * len(jobs), hide=settings.progress is not None) as bar:
-            for _ in self._run(jobs, poll.views, settings.soundness, seed, batch, settings.progress or bar.update):
+            for _ in self.answered(jobs, poll.views, settings.soundness, seed, batch, settings.progress or bar.update):
                 pass
         predictions = [poll.answer(job.query, self.labels) for job in jobs]
         return Answers(predictions) if is_batch(images) else predictions[0]
@@ -262,10 +264,10 @@ class SmoothedClassifier(nn.Module):
             Job(accepted(x, p.soundness), name, query(known.get(name)), before.get(name, NONE_YET))
             for name, x in samples
         )
-        for job in self._run(jobs, p.plan.views, p.soundness, p.seed, p.batch, progress, keep):
+        for job in self.answered(jobs, p.plan.views, p.soundness, p.seed, p.batch, progress, keep):
             yield conclude(job.query, sample=job.sample, provenance=p, labels=self.labels)
 
-    def _run(
+    def answered(
         self,
         jobs: Iterable[Job[Q]],
         views: Sequence[View],

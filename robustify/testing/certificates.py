@@ -59,7 +59,8 @@ def check_certificate(
 
     Arguments:
         family: The family, with settings as people use them.
-        question: A question with an alpha that is large enough to be seen, such as 0.05, and few draws.
+        question: A question with an alpha that is large enough to be seen, such as 0.05, and few draws; as `Settings`
+            with soundness="float" for a family of certificates in real arithmetic alone.
         scenarios: Hard cases: where a bound only just holds, the label is nearly tied, or two bounds bind at once.
             Only for families that leave something to chance.
         first: Whether a radius says that the label stays the most frequent class, which the linear classifier tells.

@@ -33,6 +33,7 @@ def check_classifier(classifier: ImageClassifier) -> None:
         check_fixed(classifier, pixels[:2], classifier, classifier.name)
         _check_other_sizes(classifier, pixels[:2])
         _check_other_channels(classifier, pixels[:2])
+        _check_levels(classifier, pixels[:2])
     _check_gradient(classifier, pixels[:2])
 
 
@@ -105,6 +106,18 @@ def _check_other_channels(classifier: ImageClassifier, pixels: Pixels) -> None:
         gap <= TOLERANCE,
         f"{classifier.name} answers gray pixels and the same pixels repeated in 3 channels differently, "
         f"by {gap:.1%} of the largest logit",
+    )
+
+
+def _check_levels(classifier: ImageClassifier, pixels: Pixels) -> None:
+    """Each image of a batch under noise of two levels is told its own."""
+    low, high = (classifier(pixels, sigma) for sigma in (0.25, 1.0))
+    both = classifier(pixels, torch.tensor([0.25, 1.0], dtype=torch.float64))
+    gap = gap_of(both, torch.stack([low[0], high[1]]))
+    require(
+        gap <= TOLERANCE,
+        f"{classifier.name} answers an image otherwise beside one of another noise level, by {gap:.1%} of the largest "
+        "logit.\n  Use the level of each image, sigma[i], for image i alone.",
     )
 
 

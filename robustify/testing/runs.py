@@ -55,14 +55,14 @@ def check_runs(family: Family, question: Question, *, first: bool) -> None:
 
     Arguments:
         family: The family.
-        question: What is asked of each image.
+        question: What is asked of each image; `Settings` for a family of certificates in real arithmetic alone.
         first: Whether a radius says that the label stays the most frequent class.
 
     Raises:
         ModelError: With the first thing that is wrong.
     """
     model, samples = _model(family), _samples()
-    settings = Settings(**{**vars(question), "alpha": min(question.alpha, ALPHA)}, seed=1)
+    settings = Settings(**{**vars(question), "alpha": min(question.alpha, ALPHA), "seed": 1})
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         run = certify_dataset(model, samples, out, settings)
@@ -148,7 +148,7 @@ def _check_predictions(model: SmoothedClassifier, samples: Sequence[Sample], set
     images = [sample.image for sample in samples]
     certificates = model.certify(images, **vars(settings))
     try:
-        predictions = model.predict(images, n=1_000, alpha=settings.alpha, seed=2)
+        predictions = model.predict(images, n=1_000, alpha=settings.alpha, seed=2, soundness=settings.soundness)
     except InputError:
         return  # a family of certificates only
     for c, p in zip(certificates, predictions, strict=True):  # type: ignore[arg-type]  # lists, for a list

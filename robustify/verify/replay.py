@@ -1,23 +1,20 @@
 """Repetition of rows from their seeds: the same model must give the same votes on the same images."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import zip_longest
 
 from torch import Tensor
 
 from robustify.certificates import Certificate, Provenance
 from robustify.certificates.family import Plan
-from robustify.certificates.views import levels_of
 from robustify.data import Sample
 from robustify.errors import RunError
 from robustify.runs import version1
-from robustify.runs.config import another_network, differences
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
+from robustify.runs.same_model import check_same_model
 from robustify.smoothing import SmoothedClassifier
-from robustify.smoothing.changing import changed_by_a_pass
-from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint, pixels_fingerprint
+from robustify.smoothing.fingerprint import pixels_fingerprint
 from robustify.verify.claims import name_of
 from robustify.verify.problem import Problem
 
@@ -54,44 +51,6 @@ def replay(model: SmoothedClassifier, samples: Sequence[Sample], run: Run, count
     for batch in sorted({row.batch for row in chosen}):
         problems += _replay(model, by_id, run, [row for row in chosen if row.batch == batch])
     return problems
-
-
-def check_same_model(model: SmoothedClassifier, run: Run) -> None:
-    """Refuses a model that is not the one of the run.
-
-    Raises:
-        RunError: With each difference.
-    """
-    config, levels = run.config, levels_of(run.plan.views)
-    stored = {
-        "sigma": levels,
-        **{name: config[name] for name in ("classifier", "denoiser", "family", "contract", "numerics", "labels")},
-    }
-    classifier = {"name": model.classifier.name, "sha256": classifier_fingerprint(model.classifier)}
-    denoiser = {
-        "name": model.denoiser.name,
-        "description": "; ".join(dict.fromkeys(map(model.denoiser.describe, levels))),
-        "sha256": denoiser_fingerprint(model.denoiser, levels),
-    }
-    found = {
-        "classifier": _unless_same(stored["classifier"], classifier),
-        "denoiser": _unless_same(stored["denoiser"], denoiser),
-        "sigma": model.family.levels,
-        "family": model.family.name,
-        "contract": asdict(model.contract),
-        "numerics": asdict(model.numerics),
-        "labels": list(model.labels),
-    }
-    if lines := differences(stored, found):
-        if another_network(lines):
-            lines += changed_by_a_pass(model.pipeline, model.sigma, run.rows[0].batch if run.rows else 1)
-        told = "\n".join([*lines, "  Give the classifier, the denoiser and the options that the run was made with."])
-        raise RunError(f"this is not the model of the run, so its rows cannot be repeated:\n{told}")
-
-
-def _unless_same(stored: Mapping[str, str], found: Mapping[str, str]) -> Mapping[str, str]:
-    """What was found; what is stored where the hash is the same, as a model may be read from elsewhere."""
-    return stored if stored["sha256"] == found["sha256"] else found
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:

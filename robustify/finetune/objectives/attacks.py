@@ -44,7 +44,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 def noisy_logits(model: SmoothedClassifier, pixels: Pixels, noise: Copies) -> DrawLogits:
     """Logits of images behind noise and denoiser, differentiable in the pixels."""
-    logits: Tensor = model.classifier(model.denoise((pixels + noise).flatten(0, 1)))
+    logits: Tensor = model.classifier(model.denoise((pixels + noise).flatten(0, 1)), model.sigma)
     return logits.view(*noise.shape[:2], -1)
 
 
@@ -123,7 +123,7 @@ def kl_noise_pgd(
     mean, deviation = _moments(noise)
 
     def logits(now: Copies) -> DrawLogits:
-        found: Tensor = model.classifier((pixels + now).flatten(0, 1))
+        found: Tensor = model.classifier((pixels + now).flatten(0, 1), model.sigma)
         return found.view(*noise.shape[:2], -1)
 
     moved = noise

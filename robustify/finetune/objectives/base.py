@@ -98,7 +98,14 @@ class Objective(ABC):
         """The loss, differentiable in the parameters of `model.classifier`."""
 
 
-def classify(model: SmoothedClassifier, copies: Copies) -> DrawLogits:
-    """The classifier's logits of denoised copies, all in one forward pass."""
-    logits: Tensor = model.classifier(copies.flatten(0, 1))
+def classify(model: SmoothedClassifier, copies: Copies, levels: Float[Tensor, " copies"] | None = None) -> DrawLogits:
+    """The classifier's logits of denoised copies, all in one forward pass.
+
+    Arguments:
+        model: The model whose classifier is asked.
+        copies: Versions of each image of a batch.
+        levels: Standard deviation of the noise in each version, for classifiers that are told; sigma in all if None.
+    """
+    sigma = model.sigma if levels is None else levels.repeat_interleave(copies.shape[1])
+    logits: Tensor = model.classifier(copies.flatten(0, 1), sigma)
     return logits.view(*copies.shape[:2], -1)

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from robustify.certificates.patch_cleanser import Patch, PatchCleanser
+from robustify.certificates.patch_cleanser import PatchCleanser
+from robustify.certificates.patches import Patch
 from robustify.finetune.objectives.attacks import Copies, frozen
 from robustify.finetune.objectives.base import Batch, Objective, Outcome, classify
 from robustify.finetune.objectives.losses import Labels, cross_entropies

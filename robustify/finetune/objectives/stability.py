@@ -52,7 +52,8 @@ class Stability(Objective):
 
     def __call__(self, model: SmoothedClassifier, batch: Batch) -> Outcome:
         views = torch.cat([batch.pixels.unsqueeze(0), batch.copies(model)])
-        logits = classify(model, views)
+        levels = torch.tensor([0.0] + [model.sigma] * (len(views) - 1))
+        logits = classify(model, views, levels)
         clean, noisy = logits[:1], logits[1:]
         if batch.labels is None:
             return Outcome(self.weight * stability(clean[0].detach(), noisy).mean(), {})
