@@ -42,7 +42,7 @@ ALPHA, N0, N = 0.001, 32, 200
 MANY = 100, 10_000
 """Draws that are imagined to choose a label and to test it."""
 
-SHOWN = ("sigma 1", "sigma 0.5", "sigma 0.25", "cascade, p0 0.5", "cascade, p0 0.6", "cascade, p0 0.7, argmax")
+SHOWN = ("sigma 1", "sigma 0.5", "sigma 0.25", "cascade, p0 0.5", "cascade, p0 0.6", "cascade, p0 0.65, argmax")
 """Curves of the figure."""
 
 Found: TypeAlias = list[tuple[Claim, int]]

@@ -26,12 +26,12 @@ from typing import Any, final
 
 from robustify.certificates.bands import Bands, check_kept
 from robustify.certificates.family import Claim, Family, Plan, Subject, Tally
-from robustify.certificates.patches import AXIS, CLASSIFIER, check_about_patches, shapes_of
+from robustify.certificates.patches import AXIS, check_about_patches, shapes_of
 from robustify.certificates.prediction import Poll, Prediction
 from robustify.certificates.queries import ESTIMATION, Ask, PredictQuery
 from robustify.certificates.question import Question
 from robustify.certificates.radii import check_count, leading_class
-from robustify.certificates.views import View
+from robustify.certificates.views import UNDENOISED, View
 from robustify.contract import InputContract
 from robustify.errors import InputError
 from robustify.options import check_flags
@@ -129,7 +129,7 @@ class BandPlan(Plan):
     @property
     def views(self) -> tuple[View, ...]:
         b = self.bands
-        return (View(0.0, f"{DROPPING}:{b.keep}:{b.band}:{b.stride}" if b.drop_tokens else CLASSIFIER, b),)
+        return (View(0.0, f"{DROPPING}:{b.keep}:{b.band}:{b.stride}" if b.drop_tokens else UNDENOISED, b),)
 
     @property
     def most_draws(self) -> int:
@@ -236,7 +236,7 @@ class BandSmoothing(Family):
     @property
     def bases(self) -> tuple[str, ...]:
         """The base function that views of this family use."""
-        return (f"{DROPPING}:{self.keep}:{self.band}:{self.stride}" if self.drop_tokens else CLASSIFIER,)
+        return (f"{DROPPING}:{self.keep}:{self.band}:{self.stride}" if self.drop_tokens else UNDENOISED,)
 
     def _shape(self, contract: InputContract) -> tuple[int, int]:
         """Height and width of the patch in images of a size."""

@@ -15,12 +15,11 @@ from itertools import accumulate, product, takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 from robustify.certificates.family import Claim, Family, Look, Plan, Subject, Tally
-from robustify.certificates.parameters import CLASSIFIER
 from robustify.certificates.prediction import Poll, Prediction
 from robustify.certificates.queries import ESTIMATION, Ask, PredictQuery
 from robustify.certificates.question import Question
 from robustify.certificates.radii import leading_class, strongest_rival
-from robustify.certificates.views import Change, View
+from robustify.certificates.views import UNDENOISED, Change, View
 from robustify.errors import InputError
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class ExhaustivePlan(Plan):
 
     @property
     def views(self) -> tuple[View, ...]:
-        return (View(0.0, CLASSIFIER, self.transforms),)
+        return (View(0.0, UNDENOISED, self.transforms),)
 
     @property
     def most_draws(self) -> int:
@@ -201,7 +200,7 @@ class ExhaustiveFamily(Family):
     """Certificates that hold for each of finitely many transforms."""
 
     checker = "robustify.verify.exhaustive_family:problems"
-    bases = (CLASSIFIER,)
+    bases = (UNDENOISED,)
     levels = ()
 
     kind: ClassVar[type[ExhaustivePlan]]

@@ -42,7 +42,7 @@ from robustify.certificates.sums import SumPoll
 from robustify.certificates.views import ALONE, PIPELINE, View
 from robustify.errors import InputError
 
-CONFIDENT = "robustify.smoothing.confident:classifier"
+CONFIDENT = "robustify.smoothing.alone:confident"
 """Name of the base function that is the classifier alone, silent where it is not confident."""
 
 

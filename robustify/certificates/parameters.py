@@ -25,10 +25,7 @@ from robustify.certificates.plans import GaussianPlan
 from robustify.certificates.prediction import MajorityPoll
 from robustify.certificates.queries import CertifyQuery
 from robustify.certificates.question import Question
-from robustify.certificates.views import Change, View
-
-CLASSIFIER = "robustify.smoothing.parameters:classifier"
-"""The base function: the classifier alone."""
+from robustify.certificates.views import UNDENOISED, Change, View
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ class ParameterFamily(Family):
     """
 
     checker = "robustify.verify.parameter_family:problems"
-    bases = (CLASSIFIER,)
+    bases = (UNDENOISED,)
     levels = ()
 
     kind: ClassVar[type[ParameterPlan]]
@@ -164,7 +161,7 @@ class ParameterFamily(Family):
 
 def view_of(change: ParameterNoise) -> View:
     """The view of the classifier alone, after a change; its pixels get no noise."""
-    return View(0.0, CLASSIFIER, change)
+    return View(0.0, UNDENOISED, change)
 
 
 def on_grid(subject: Subject, sigma: float) -> bool:

@@ -27,11 +27,11 @@ from typing import Any, final
 from robustify.certificates.cleansing import CleansingPoll
 from robustify.certificates.family import Claim, Family, Look, Plan, Subject, Tally
 from robustify.certificates.masks import Masking
-from robustify.certificates.patches import AXIS, CLASSIFIER, Patch, check_about_patches, shapes_of
+from robustify.certificates.patches import AXIS, Patch, check_about_patches, shapes_of
 from robustify.certificates.queries import ESTIMATION, Ask
 from robustify.certificates.question import Question
 from robustify.certificates.radii import check_count, leading_class, strongest_rival
-from robustify.certificates.views import View
+from robustify.certificates.views import UNDENOISED, View
 from robustify.contract import InputContract
 from robustify.errors import InputError
 
@@ -106,7 +106,7 @@ class MaskingPlan(Plan):
 
     @property
     def views(self) -> tuple[View, ...]:
-        return (View(0.0, CLASSIFIER, self.masking),)
+        return (View(0.0, UNDENOISED, self.masking),)
 
     @property
     def most_draws(self) -> int:
@@ -168,7 +168,7 @@ class PatchCleanser(Family):
 
     name = "patch-cleanser"
     checker = "robustify.verify.patch_family:problems"
-    bases = (CLASSIFIER,)
+    bases = (UNDENOISED,)
     levels = ()
 
     patch: Patch

@@ -11,9 +11,6 @@ from robustify.certificates.question import Question
 from robustify.contract import InputContract
 from robustify.errors import InputError
 
-CLASSIFIER = "robustify.smoothing.masks:classifier"
-"""The base function: the classifier alone."""
-
 AXIS = "patches, of the size that was asked about"
 """What the radius of certificates against patches measures."""
 

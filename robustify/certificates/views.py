@@ -7,8 +7,11 @@ from typing import ClassVar, final
 PIPELINE = "pipeline"
 """Name of the base function of most views: denoise, then classify."""
 
-ALONE = "robustify.smoothing.pipeline:classifier_alone"
+ALONE = "robustify.smoothing.alone:classifier"
 """Name of the base function that is the classifier without the denoiser."""
+
+UNDENOISED = "robustify.smoothing.alone:undenoised"
+"""Name of the base function that is the classifier where there must be no denoiser."""
 
 
 class Change:

@@ -10,15 +10,16 @@ def plugins(
     source: Annotated[str | None, typer.Argument(help="List what this source offers.")] = None,
     pattern: Annotated[str, typer.Option(help="Shell-style pattern for names.")] = "*",
 ) -> None:
-    """List objectives and the sources of classifiers and denoisers, or the names that one source offers.
+    """List the sources of classifiers and denoisers, certificates and objectives, or the names that one source offers.
 
     Example: robustify plugins timm --pattern "resnet50.*"
     """
+    from robustify.certificates.family import CERTIFICATES
     from robustify.finetune.objectives.registered import OBJECTIVES
     from robustify.registry import CLASSIFIERS, DENOISERS
 
     if source is None:
-        for entries in (CLASSIFIERS, DENOISERS, OBJECTIVES):
+        for entries in (CLASSIFIERS, DENOISERS, CERTIFICATES, OBJECTIVES):
             for name in entries.names():
                 print(f"{entries.kind:<18} {name:<18} {entries.origin(name)}")
         return

@@ -10,12 +10,9 @@ from torch import Tensor
 
 from robustify.certificates.masks import Masking
 from robustify.certificates.views import View
-from robustify.denoisers import Identity
 from robustify.errors import InputError
-from robustify.smoothing.checks.probes import Answer
 from robustify.smoothing.laws import Enumerated, as_pixels
 from robustify.smoothing.noise import Array
-from robustify.smoothing.pipeline import Pipeline, classifier_alone
 from robustify.types import Bytes, Image, Pixels
 
 
@@ -56,19 +53,3 @@ def covered(masking: Masking) -> Bool[Tensor, "rectangles height width"]:
     for pixels, (top, left, height, width) in zip(found, masking.rectangles, strict=True):
         pixels[top : top + height, left : left + width] = True
     return found
-
-
-def classifier(pipeline: Pipeline) -> Answer:
-    """The classifier of a pipeline that has no denoiser, in the pipeline's precision.
-
-    Masks are then in the space that the network sees: what resizes an image after them sees nothing of a covered patch.
-
-    Raises:
-        InputError: If there is a denoiser.
-    """
-    if not isinstance(pipeline.denoiser, Identity):
-        raise InputError(
-            f"masked copies hold no noise that {pipeline.denoiser.name} could remove, and it would spread what is "
-            "beside a mask.\n  Leave out the denoiser: these certificates are for the classifier alone."
-        )
-    return classifier_alone(pipeline)

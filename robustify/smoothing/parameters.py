@@ -8,12 +8,9 @@ import torch
 from robustify.certificates.contrast import REAL
 from robustify.certificates.parameters import ParameterNoise
 from robustify.certificates.views import View
-from robustify.denoisers import Identity
 from robustify.errors import InputError
 from robustify.smoothing.checks.parameter_law import ParameterCheck, factor_of, number_of
-from robustify.smoothing.checks.probes import Answer
 from robustify.smoothing.noise import Array, FloatNoise, NoiseAddress, NoiseLaw, noise_law, per_block
-from robustify.smoothing.pipeline import Pipeline
 from robustify.smoothing.settings import Soundness
 from robustify.types import Bytes, Image, Pixels
 
@@ -96,17 +93,3 @@ def sigma_of(view: View) -> float:
     if not isinstance(view.change, ParameterNoise):
         raise InputError(f"expected a view that changes images by one random number; got {view}")
     return view.change.sigma
-
-
-def classifier(pipeline: Pipeline) -> Answer:
-    """The classifier of a pipeline without a denoiser, in the pipeline's precision.
-
-    Raises:
-        InputError: If there is a denoiser: there is no noise that it could remove.
-    """
-    if not isinstance(pipeline.denoiser, Identity):
-        raise InputError(
-            f"these certificates add no noise to pixels that {pipeline.denoiser.name} could remove.\n"
-            "  Leave out the denoiser: they are for the classifier alone."
-        )
-    return pipeline

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -101,11 +100,6 @@ class Pipeline(nn.Module):
     def device(self) -> torch.device:
         """Where the networks live."""
         return self.classifier.device
-
-
-def classifier_alone(pipeline: Pipeline) -> Callable[[Pixels, Levels], Logits]:
-    """The base function that shows images to the classifier as they are, whatever their noise level."""
-    return lambda pixels, _: pipeline.classify(pixels)
 
 
 def _compile(pipeline: Pipeline) -> None:

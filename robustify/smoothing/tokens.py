@@ -21,8 +21,8 @@ from robustify.certificates.bands import Bands
 from robustify.classifiers import ImageClassifier
 from robustify.classifiers.preprocessing import Preprocessing
 from robustify.errors import ModelError
+from robustify.smoothing.alone import undenoised
 from robustify.smoothing.checks.probes import Answer
-from robustify.smoothing.masks import classifier
 from robustify.smoothing.pipeline import Pipeline
 
 
@@ -70,7 +70,7 @@ def dropping(pipeline: Pipeline, keep: str, band: str, stride: str) -> Answer:
         InputError: If there is a denoiser, or the bands do not fit the images.
         ModelError: If the classifier cannot leave out tokens.
     """
-    classifier(pipeline)  # raises where there is a denoiser
+    undenoised(pipeline)  # raises where there is a denoiser
     own, contract = pipeline.classifier, pipeline.contract
     bands = Bands(contract.height, contract.width, keep, int(band), int(stride), (0.0,))
     tall, wide = _cell(own.network)

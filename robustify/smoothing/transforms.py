@@ -10,9 +10,9 @@ from torch import Tensor
 from robustify.certificates.exhaustive import Transform, Transforms
 from robustify.certificates.views import View
 from robustify.errors import InputError
+from robustify.smoothing.alone import undenoised
 from robustify.smoothing.laws import Enumerated, as_pixels
 from robustify.smoothing.noise import Array
-from robustify.smoothing.parameters import classifier
 from robustify.smoothing.pipeline import Pipeline
 from robustify.types import Bytes, Image, Pixels
 
@@ -58,7 +58,7 @@ def counter_example(
         transforms: The transforms of a plan, such as `model.plan(Settings()).transforms`.
         batch: Images per forward pass.
     """
-    classify = classifier(pipeline)
+    classify = undenoised(pipeline)
     own = classify(as_pixels(image)[None], 0.0).argmax()
     listed = list(chain.from_iterable(transforms.rings))
     for start in range(0, len(listed), batch):

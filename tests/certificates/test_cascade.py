@@ -67,28 +67,6 @@ def test_no_larger_radius_is_true(own: Sequence[float], rival: Sequence[float], 
     assert answer(radius_of(own, rival) + 1e-9) != "A"
 
 
-CHANCES = st.lists(
-    st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.3), st.floats(0, 0.1)).filter(lambda p: sum(p) > 0.5),
-    min_size=3,
-    max_size=3,
-)
-
-
-@settings(max_examples=50, deadline=None)
-@given(CHANCES, st.integers(0, 10_000), st.sampled_from(["abstain", "argmax"]), st.sampled_from([0.5, 0.6]))
-def test_what_is_left_undrawn_could_change_nothing(
-    chances: list[tuple[float, ...]], seed: int, otherwise: str, p0: float
-) -> None:
-    plan = fixed(200, n0=5, alpha=0.05, otherwise=otherwise, p0=p0)
-    votes = drawn([np.divide(p, sum(p))[:3].tolist() for p in chances], seed)
-    stopped = finished(plan, votes).tallies
-    asks = [(Ask(view, "selection", plan.n0), Ask(view, "estimation", plan.n)) for view in range(3)]
-    pairs = [(votes(tested), leading_class(votes(chosen))) for chosen, tested in asks]
-    full = claim_of(plan, pairs)
-    claim = plan.certify_votes(stopped)
-    assert (claim.label, claim.radius) == (full.label, full.radius)
-
-
 def test_levels_are_drawn_from_the_highest_on_while_they_could_help() -> None:
     sure = finished(fixed(1000), lambda ask: [ask.draws, 0, 0])
     assert [(t.view, t.stage) for t in sure.tallies] == [(0, "selection"), (0, "estimation")]
@@ -248,3 +226,25 @@ def test_several_sigmas_mean_a_cascade_in_any_order() -> None:
     named = family_of(certificate="cascade:sigmas=0.25+1,p0=0.6,otherwise=clean")
     assert named == Cascade((0.25, 1), p0=0.6, otherwise="clean")
     assert str(named) == "sigma = 1, 0.25, the first with a class above 0.6"
+
+
+CHANCES = st.lists(
+    st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.3), st.floats(0, 0.1)).filter(lambda p: sum(p) > 0.5),
+    min_size=3,
+    max_size=3,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(CHANCES, st.integers(0, 10_000), st.sampled_from(["abstain", "argmax"]), st.sampled_from([0.5, 0.6]))
+def test_what_is_left_undrawn_could_change_nothing(
+    chances: list[tuple[float, ...]], seed: int, otherwise: str, p0: float
+) -> None:
+    plan = fixed(200, n0=5, alpha=0.05, otherwise=otherwise, p0=p0)
+    votes = drawn([np.divide(p, sum(p))[:3].tolist() for p in chances], seed)
+    stopped = finished(plan, votes).tallies
+    asks = [(Ask(view, "selection", plan.n0), Ask(view, "estimation", plan.n)) for view in range(3)]
+    pairs = [(votes(tested), leading_class(votes(chosen))) for chosen, tested in asks]
+    full = claim_of(plan, pairs)
+    claim = plan.certify_votes(stopped)
+    assert (claim.label, claim.radius) == (full.label, full.radius)

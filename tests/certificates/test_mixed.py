@@ -202,7 +202,7 @@ def test_what_users_write() -> None:
     assert family_of(0.5, "mixed:weight=0.75,confidence=0.9") == Mixed(0.5, 0.75, 0.9)
     assert str(Mixed(0.5, 0.75, 0.9)) == "sigma = 0.5, weight = 0.75, confidence = 0.9"
     plan = Mixed(0.5, confidence=0.9).plan(Question(), SUBJECT)
-    assert plan.views == (View(0.5), View(0.0, "robustify.smoothing.confident:classifier:0.9"))
+    assert plan.views == (View(0.5), View(0.0, "robustify.smoothing.alone:confident:0.9"))
     assert Mixed(0.5, confidence=0.9).bases == tuple(view.base for view in plan.views)
     assert str(plan) == "n up to 10,000, weight 0.9"
     assert plan.most_draws == 10_101

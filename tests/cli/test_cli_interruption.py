@@ -92,7 +92,7 @@ def test_tune_is_stopped_and_continues(
 def test_a_stop_before_anything_was_done_says_so_too(
     data: Path, robustify: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("robustify.runs.certify.open_config", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("robustify.runs.certify.open_config", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     stopped = robustify("certify", "zoo:timm", data, "--n", 40, "--out", "run")
     assert stopped.status == 143
     assert "interrupted: what was finished is kept; run the same command again to continue" in stopped.stderr

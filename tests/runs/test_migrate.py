@@ -74,12 +74,12 @@ def carried(run: Run) -> Row:
 
 
 def test_rows_hold_the_counts_of_before_and_a_few_more(before: Run, after: Run) -> None:
-    assert {"fresh", "majority"} <= ways(after)
+    assert ways(after) == {"fresh", "runner-up"}
     for old, new in zip(before.rows, after.rows, strict=True):
         first = [tally._replace(looks=(), label=None) for tally in new.tallies[:2]]
         assert first == [tally._replace(looks=(), label=None) for tally in old.tallies]
         assert new.draws == old.draws + (2 * DRAWS if new.tallies[-1].view == FRESH else DRAWS)
-        assert 0 < new.radius < 1.1 * old.radius
+        assert 0 <= new.radius <= 1.2 * old.radius + 0.02
         assert (new.truth, new.pixels, new.batch) == (old.truth, old.pixels, old.batch)
     assert (after.seed, after.fresh) == (before.seed, before.fresh)
     assert after.plan.alpha == before.plan.alpha
@@ -157,8 +157,10 @@ def test_whatever_was_changed_is_found(after: Run) -> None:
     fewer = last._replace(votes=tuple(v - (v == max(last.votes)) * 20 for v in last.votes))
     assert {"p_lower", "p_upper"} <= fields(replace(row, tallies=(chosen, tested, fewer)), after)
     more = last._replace(votes=tuple(v + (v == max(last.votes)) * DRAWS for v in last.votes))
-    assert fields(replace(row, tallies=(chosen, tested, more)), after) == {"looks of view 2"}
-    moved = tested._replace(votes=tuple(v + (c == tested.label) for c, v in enumerate(tested.votes)))
+    assert fields(replace(row, tallies=(chosen, tested, more)), after) == {"votes of view 2"}
+    moved = tested._replace(
+        votes=tuple(v + (c == tested.label) - (v == min(tested.votes)) for c, v in enumerate(tested.votes))
+    )
     assert fields(replace(row, tallies=(chosen, moved, last)), after) == {"looks of view 0"}
     assert fields(replace(row, tallies=(chosen, tested)), after) == {"tallies"}
     assert fields(replace(row, tallies=(chosen, tested, last._replace(view=FRESH))), after) == {"tallies"}
@@ -228,7 +230,7 @@ def other_image() -> list[Sample]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"old_model": changed()}, "not the model of the run.*\n.*classifier.sha256"),
+        ({"old_model": changed()}, "not the model of the run.*\n.*the classifier has other weights"),
         ({"samples": twelve_samples()[1:]}, "lacks 1 of the run's 12 images, '00.png' being the first"),
         ({"samples": other_image()}, "'00.png' is another image than the one that the run certified"),
         ({"draws": N + 1}, "expected draws to be a whole number from 1 to 6000; got 6001"),

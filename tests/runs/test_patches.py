@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from robustify import Settings, SmoothedClassifier, certify_dataset
-from robustify.certificates.family import Look
+from robustify.certificates.family import Bound, Look
 from robustify.certificates.masks import Masking
-from robustify.certificates.patch_cleanser import PatchCleanser
+from robustify.certificates.patch_cleanser import MaskingPlan, PatchCleanser
 from robustify.certificates.question import Question
 from robustify.data import Sample
 from robustify.errors import InputError, RunError
@@ -23,7 +23,7 @@ from robustify.runs.rows import Row
 from robustify.runs.status import status
 from robustify.testing import check_certificate
 from robustify.verify.claims import verify_claims, verify_row, verify_run
-from robustify.verify.patch_family import uncovered
+from robustify.verify.patch_family import problems, uncovered
 from robustify.verify.replay import replay
 from tests.toys import stripes
 from tests.toys_patches import bright, tiny
@@ -134,6 +134,22 @@ def test_whatever_was_changed_in_a_certified_row_is_found(run: Run) -> None:
     }
     assert told(draws=44) == {"votes"}
     assert fields(replace(row, tallies=(tally, tally._replace(draws=0))), run) == {"votes"}
+
+
+def test_the_checker_alone_finds_claims_that_counts_do_not_prove(run: Run) -> None:
+    """Without the plan's own reading of the counts, which finds whatever is not as it says."""
+
+    def alone(row: Row) -> set[str]:
+        assert isinstance(run.plan, MaskingPlan)
+        return {problem.field for problem in problems(row, run.plan, run)}
+
+    row = next(row for row in run.rows if row.label is not None)
+    assert alone(row) == set()
+    assert alone(replace(row, radius=1.001)) == {"radius"}
+    assert alone(replace(row, label=((row.label or 0) + 1) % 3)) == {"label"}
+    assert alone(replace(row, bounds=(Bound(0.9, 0.1),))) == {"bounds"}
+    other = next(row for row in run.rows if row.uncertified is not None)
+    assert alone(replace(other, label=other.uncertified, radius=1.0)) == {"label", "radius"}
 
 
 def test_an_uncertified_row_cannot_become_certified(run: Run) -> None:

@@ -58,7 +58,7 @@ def test_the_rest_has_the_colour_that_normalisation_makes_zero() -> None:
 
 def test_there_is_no_denoiser() -> None:
     model = bright()
-    with pytest.raises(InputError, match=r"no noise that shrink could remove.*\n  Leave out the denoiser"):
+    with pytest.raises(InputError, match=r"no noise to pixels that shrink could remove.*\n  Leave out the denoiser"):
         robustify(model.classifier, denoiser=Shrink(), certificate=BandSmoothing(0.02, 4))
     with pytest.raises(InputError, match="expected a view of bands"):
         law_of(View(0.0, change=_Other()), "grid")

@@ -73,7 +73,7 @@ def test_masks_are_in_the_space_that_the_network_sees() -> None:
     """Without a denoiser images have the network's size; with one, there are no such certificates."""
     model = bright()
     assert model.contract.shape[1:] == model.classifier.preprocessing.size
-    with pytest.raises(InputError, match=r"no noise that shrink could remove.*\n  Leave out the denoiser"):
+    with pytest.raises(InputError, match=r"no noise to pixels that shrink could remove.*\n  Leave out the denoiser"):
         robustify(model.classifier, denoiser=Shrink(), certificate=PatchCleanser(0.02))
 
 

@@ -5,7 +5,7 @@ import torch
 
 from robustify import SmoothedClassifier
 from robustify.certificates.mixed import Mixed
-from robustify.smoothing import confident
+from robustify.smoothing import alone
 from tests.toys import Shrink, linear_model
 
 
@@ -18,7 +18,7 @@ def mixed() -> SmoothedClassifier:
 def test_the_classifier_alone_is_not_denoised(mixed: SmoothedClassifier) -> None:
     pixels = torch.rand(20, 1, 4, 4)
     expected = mixed.classifier(pixels)
-    assert torch.equal(confident.classifier(mixed.pipeline, "0")(pixels, 0.0), expected)
+    assert torch.equal(alone.confident(mixed.pipeline, "0")(pixels, 0.0), expected)
     assert not torch.allclose(mixed.logits(pixels), expected)
 
 
@@ -27,7 +27,7 @@ def test_below_the_confidence_all_logits_tie(mixed: SmoothedClassifier) -> None:
     expected = mixed.classifier(pixels)
     sure = expected.softmax(dim=1).amax(dim=1) > 0.4
     assert 0 < int(sure.sum()) < 200
-    found = confident.classifier(mixed.pipeline, "0.4")(pixels, 0.0)
+    found = alone.confident(mixed.pipeline, "0.4")(pixels, 0.0)
     assert torch.equal(found[sure], expected[sure])
     assert torch.equal(found[~sure], torch.zeros_like(found[~sure]))
 
