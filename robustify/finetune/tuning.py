@@ -116,6 +116,7 @@ def tune(
         RunError: If the folder holds another run or cannot be written, or the loss is not finite; the state of the
             last checkpoint stays.
     """
+    _check_level(model)
     examples = training_examples(model, data)
     others = None if validation is None else training_examples(model, validation)
     recipe = _recipe(how, model, examples)
@@ -124,6 +125,15 @@ def tune(
     run = _Run(model, examples, others, recipe, out, processes, quiet or not processes.is_main_process)
     run.check()
     return run.train(workers, log)
+
+
+def _check_level(model: SmoothedClassifier) -> None:
+    """Raises `InputError` where there are several levels of noise: training is at one."""
+    if len(levels := model.family.levels) > 1:
+        raise InputError(
+            f"expected one level of noise to train at; got a model of {', '.join(f'{sigma:g}' for sigma in levels)}.\n"
+            f"  Tune a model of one of them, such as sigma={levels[0]:g}, and give its folder as tuned=."
+        )
 
 
 def _recipe(how: object, model: SmoothedClassifier, examples: Examples) -> Recipe:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from robustify import SmoothedClassifier
+from robustify.certificates import Cascade
 from robustify.data import Examples
 from robustify.errors import InputError, UnknownPluginError
 from robustify.finetune import Recipe, find_recipe, tune
@@ -98,3 +100,10 @@ def test_unknown_names_and_kinds_are_refused_before_any_folder_is_made(
     with pytest.raises(InputError, match="there is no file or folder 'nowhere'"):
         tune(model, "nowhere", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_several_levels_of_noise_are_refused(make_model: MakeModel, stripes: Stripes) -> None:
+    model = make_model()
+    cascade = SmoothedClassifier(model.classifier, model.denoiser, family=Cascade((0.25, 0.5)))
+    with pytest.raises(InputError, match=r"one level of noise to train at; got a model of 0.5, 0.25(.|\n)*sigma=0.5"):
+        tune(cascade, stripes, "gaussian")
