@@ -23,7 +23,7 @@ from robustify.certificates.family import Bound, Claim, Family, Look, Plan, Subj
 from robustify.certificates.gaussian import check_sigma
 from robustify.certificates.queries import ESTIMATION, SELECTION, Ask
 from robustify.certificates.question import Question
-from robustify.certificates.radii import check_count, leading_class, strongest_rival
+from robustify.certificates.radii import check_budget, check_count, leading_class, strongest_rival
 from robustify.certificates.views import View
 from robustify.errors import InputError
 
@@ -52,6 +52,7 @@ class TopK(Family):
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
+        object.__setattr__(self, "sigma", float(self.sigma))  # stored plans hold plain numbers
         check_count("k", self.k)
 
     @property
@@ -71,7 +72,12 @@ class TopK(Family):
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> "TopKPlan":
-        return TopKPlan(**stored)
+        plan = TopKPlan(**stored)
+        cls(plan.sigma, plan.k)  # raises
+        check_budget(n=plan.n, alpha=plan.alpha)
+        check_count("n0", plan.n0)
+        check_count("classes", plan.classes, least=plan.k + 1)
+        return plan
 
     def __str__(self) -> str:
         return f"sigma = {self.sigma:g}, top {self.k}"

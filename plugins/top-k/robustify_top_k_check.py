@@ -18,7 +18,9 @@ STEPS = 120
 
 def problems(row: Row, plan: TopKPlan, run: Run) -> Iterator[Problem]:
     """The problems of one row."""
-    del run
+    if plan.classes != len(run.labels):
+        yield Problem("run.json", "classes", plan.classes, f"{len(run.labels)}, as many as labels")
+        return
     stages = [(tally.stage, tally.draws) for tally in row.tallies]
     if stages != [(SELECTION, plan.n0), (ESTIMATION, plan.n)]:
         yield Problem(row.sample, "tallies", stages, f"{plan.n0} draws that choose and {plan.n} that test")
@@ -51,7 +53,7 @@ def _proven(row: Row, plan: TopKPlan, rivals: Sequence[int]) -> bool:
 
 def _refuted(successes: int, plan: TopKPlan) -> Fraction:
     """A probability that the counts refute at alpha / classes, as large as halving finds."""
-    level = Fraction(plan.alpha) / plan.classes
+    level = Fraction(plan.alpha) / plan.classes  # as many as labels, which was checked
     low, high = Fraction(0), Fraction(successes, plan.n)
     for _ in range(STEPS):
         middle = (low + high) / 2

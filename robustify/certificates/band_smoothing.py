@@ -273,4 +273,5 @@ class BandSmoothing(Family):
         if set(settings) != (known := {field.name for field in fields(Bands)}):
             raise InputError(f"expected a plan to store {', '.join(sorted(known))}; got {', '.join(sorted(settings))}")
         settings["fill"] = tuple(map(float, settings["fill"]))
+        cls((height, width), settings["band"], settings["keep"], settings["stride"], settings["drop_tokens"])  # raises
         return BandPlan(Bands(**settings), (height, width))

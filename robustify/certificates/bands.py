@@ -124,5 +124,5 @@ class Bands(Change):
 
 def check_kept(keep: object) -> None:
     """Raises `InputError` unless it is "columns", "rows" or "blocks"."""
-    if keep not in KEPT:
+    if not isinstance(keep, str) or keep not in KEPT:
         raise InputError(f"expected keep {', '.join(KEPT)}; got {keep!r}")

@@ -65,7 +65,7 @@ class Cascade(Family):
     otherwise: str = "abstain"
 
     def __post_init__(self) -> None:
-        if isinstance(self.sigmas, str) or not isinstance(self.sigmas, Collection):
+        if isinstance(self.sigmas, str) or not isinstance(self.sigmas, tuple | list):
             raise InputError(f"expected sigmas to be several standard deviations of noise; got {self.sigmas!r}")
         for sigma in self.sigmas:
             check_sigma(sigma)
@@ -76,7 +76,7 @@ class Cascade(Family):
             )
         if not (is_number(self.p0) and 1 / 2 <= self.p0 < 1):
             raise InputError(f"expected p0, the threshold of a cascade, from 0.5 up to but not 1; got {self.p0!r}")
-        if self.otherwise not in OTHERWISE:
+        if not isinstance(self.otherwise, str) or self.otherwise not in OTHERWISE:
             raise InputError(f"expected otherwise to be {', '.join(OTHERWISE)}; got {self.otherwise!r}")
 
     @property
@@ -111,4 +111,7 @@ class Cascade(Family):
         if set(settings) != (expected := {field.name for field in fields(kind)}):
             raise InputError(f"expected a cascade to store {sorted(expected)}; got {sorted(settings)}")
         settings |= {name: tuple(map(float, settings[name])) for name in ("sigmas", "slack")}
+        family = cls(settings["sigmas"], settings["p0"], settings["otherwise"])  # raises where it is no cascade
+        if family.levels != settings["sigmas"]:
+            raise InputError(f"expected the sigmas of a cascade to decrease; got {settings['sigmas']}")
         return kind(**settings)

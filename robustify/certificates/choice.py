@@ -60,9 +60,13 @@ def _named(text: str, sigma: Sigma) -> Family:
         key, equals, value = part.partition("=")
         if not equals:
             raise InputError(f"expected settings of a certificate as 'name:setting=value,…'; got {text!r}")
+        if key.strip() in settings:
+            raise InputError(f"expected each setting of a certificate once; got {key.strip()} twice in {text!r}")
         settings[key.strip()] = _value(value.strip())
     if sigma is not None:
-        settings |= {_sigma_of(name): sigma}
+        if (noise := _sigma_of(name)) in settings:
+            raise InputError(f"give sigma={sigma!r} or {noise} in certificate={text!r}, not both")
+        settings[noise] = sigma
     return _made(name, settings)
 
 
@@ -89,11 +93,11 @@ def _made(name: str, settings: dict[str, Any]) -> Family:
 
 
 def _value(text: str) -> Any:  # noqa: ANN401 - a number, several with "+" between, or a word
-    if "+" in text:
-        return tuple(map(_value, text.split("+")))
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
+    if "+" in text:
+        return tuple(map(_value, text.split("+")))
     return {"true": True, "false": False}.get(text.lower(), text)

@@ -238,9 +238,9 @@ def _both_ways(most: int) -> range:
     return range(-most, most + 1)
 
 
-def check_fill(fill: str) -> None:
+def check_fill(fill: object) -> None:
     """Raises `InputError` unless it is one of `BROUGHT`."""
-    if fill not in BROUGHT:
+    if not isinstance(fill, str) or fill not in BROUGHT:
         raise InputError(f"expected fill to be {', '.join(BROUGHT)}: what a shift brings in; got {fill!r}")
 
 

@@ -44,6 +44,7 @@ class Gaussian(Family):
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
+        object.__setattr__(self, "sigma", float(self.sigma))  # stored plans hold plain numbers
 
     @property
     def levels(self) -> tuple[float, ...]:

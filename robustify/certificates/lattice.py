@@ -126,5 +126,5 @@ def _digits() -> Any:  # noqa: ANN401
 
 
 def _check_sigma(sigma: float) -> None:
-    if not 0 < sigma < math.inf:
-        raise InputError(f"expected a positive, finite sigma; got {sigma}")
+    if not 1e-9 <= sigma <= 1e9:  # beyond, tables would have no end
+        raise InputError(f"expected a positive, finite sigma from 1e-9 to 1e9; got {sigma}")

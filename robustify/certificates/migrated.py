@@ -27,6 +27,10 @@ class Migrated(Family):
 
     of: MigratedPlan
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, MigratedPlan):
+            raise InputError("certificates are migrated by robustify.runs.migrate, or `robustify migrate`")
+
     @property
     def levels(self) -> tuple[float, ...]:
         return (self.of.sigma,)

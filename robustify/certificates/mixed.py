@@ -41,6 +41,7 @@ from robustify.certificates.radii import leading_class, rival_bounds, strongest_
 from robustify.certificates.sums import SumPoll
 from robustify.certificates.views import ALONE, PIPELINE, View
 from robustify.errors import InputError
+from robustify.options import check_flags
 
 CONFIDENT = "robustify.smoothing.alone:confident"
 """Name of the base function that is the classifier alone, silent where it is not confident."""
@@ -166,9 +167,12 @@ class Mixed(Family):
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
+        object.__setattr__(self, "sigma", float(self.sigma))  # stored plans hold plain numbers
         check_weight(self.weight)
         if self.confidence is not None and not (is_number(self.confidence) and 0 <= self.confidence < 1):
             raise InputError(f"expected confidence, a softmax probability, in [0, 1); got {self.confidence!r}")
+        if self.confidence is not None and self.weight == 1:
+            raise InputError("with weight = 1 the classifier alone takes no part; leave out its confidence")
 
     @property
     def bases(self) -> tuple[str, ...]:
@@ -198,7 +202,8 @@ class Mixed(Family):
         known = {field.name for field in fields(MixedPlan)} | {"rule"}
         if settings.pop("rule") != MixedPlan.rule or stored.keys() != known:
             raise InputError(f"expected a plan {MixedPlan.rule!r} of {', '.join(sorted(known))}; got {stored}")
-        check_weight(settings["weight"])
+        cls(settings["sigma"], settings["weight"], settings["confidence"])  # raises where it is no mixture
+        check_flags(adaptive=settings["adaptive"])
         return MixedPlan(**settings)
 
     def __str__(self) -> str:
@@ -208,7 +213,7 @@ class Mixed(Family):
 
 def base_of(confidence: float | None) -> str:
     """The base function of the classifier alone that votes above this confidence."""
-    return ALONE if confidence is None else f"{CONFIDENT}:{confidence!r}"
+    return ALONE if confidence is None else f"{CONFIDENT}:{float(confidence)!r}"
 
 
 def check_weight(weight: object) -> None:

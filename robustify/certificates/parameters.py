@@ -135,6 +135,7 @@ class ParameterFamily(Family):
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
+        object.__setattr__(self, "sigma", float(self.sigma))  # stored plans hold plain numbers
 
     @abstractmethod
     def slack(self, subject: Subject) -> float:
@@ -156,7 +157,9 @@ class ParameterFamily(Family):
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> ParameterPlan:
-        return cls.kind(Gaussian.read(stored))
+        of = Gaussian.read(stored)
+        cls(of.sigma)  # raises where no such family has this sigma
+        return cls.kind(of)
 
 
 def view_of(change: ParameterNoise) -> View:

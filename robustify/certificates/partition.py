@@ -36,6 +36,7 @@ from robustify.certificates.radii import leading_class
 from robustify.certificates.sums import SumPoll
 from robustify.certificates.views import Change, View
 from robustify.errors import InputError
+from robustify.options import check_flags
 
 
 @final
@@ -138,6 +139,7 @@ class Partition(Family):
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
+        object.__setattr__(self, "sigma", float(self.sigma))  # stored plans hold plain numbers
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -165,6 +167,8 @@ class Partition(Family):
         known = {field.name for field in fields(PartitionPlan)} | {"rule"}
         if settings.pop("rule") != PartitionPlan.rule or stored.keys() != known:
             raise InputError(f"expected a plan {PartitionPlan.rule!r} of {', '.join(sorted(known))}; got {stored}")
+        cls(settings["sigma"])  # raises
+        check_flags(adaptive=settings["adaptive"])
         return PartitionPlan(**settings)
 
     def __str__(self) -> str:

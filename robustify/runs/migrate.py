@@ -56,7 +56,9 @@ def migrate(
     The change may be anything that keeps the space of the images and the noise: another precision, compilation,
     quantisation, a merged adapter, another denoiser. Of each image, both models see `draws` of the old run's draws; or
     the changed one sees twice as many of its own, which cost the same, where these promise more: near certainty they
-    do. The changed model must not have been chosen by the old run's draws. Started again, it continues.
+    do. The changed model must not have been chosen by the old run's draws, and
+    each run is for one migration to a model: the best of several would be false more often than alpha. Started again,
+    it continues.
 
     Arguments:
         run: The finished run, or its folder: of Gaussian noise of one level, with a fixed number of draws (`n=`).
@@ -108,6 +110,11 @@ def migratable(run: Run) -> FixedPlan:
             "a finished run of this version.\n  Certify again, or let it come to its end."
         )
     check_unchanged(run.rows, run.digest, run.folder)
+    if run.config.get("attempt") is not None:
+        raise RunError(
+            f"the run in {str(run.folder)!r} counts its attempts in a ledger, which migration does not charge.\n"
+            "  Certify the changed model with that ledger instead."
+        )
     old = run.plan
     if not isinstance(old, FixedPlan):
         raise RunError(

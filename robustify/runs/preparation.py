@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import final
 
 from robustify.certificates import Provenance
-from robustify.certificates.views import View
+from robustify.certificates.views import View, levels_of
 from robustify.data import Sample
 from robustify.errors import InputError
 from robustify.runs.ledger import Attempt, Ledger
 from robustify.smoothing import Settings, SmoothedClassifier
-from robustify.smoothing.fingerprint import pixels_fingerprint
+from robustify.smoothing.fingerprint import denoiser_fingerprint, pixels_fingerprint
 
 
 @final
@@ -46,7 +46,7 @@ class Attempts:
             ledger: Folder of the ledger.
         """
         images = image_keys(model, samples, share.soundness)
-        return cls(Ledger(Path(ledger)), model_key(model.provenance(share)), images, share.alpha)
+        return cls(Ledger(Path(ledger)), model_key(model, model.provenance(share)), images, share.alpha)
 
     def made(self) -> int:
         """The largest number of attempts so far at any of the images.
@@ -79,14 +79,19 @@ def image_keys(model: SmoothedClassifier, samples: Sequence[Sample], soundness: 
     return frozenset(keys)
 
 
-def model_key(provenance: Provenance) -> str:
-    """Name of the smoothed classifier that certificates with this provenance are about."""
-    p = provenance
-    views = " ".join(map(_view_key, p.plan.views))
-    return f"{p.classifier} {p.denoiser} {p.numerics} {views} {p.contract}"
+def model_key(model: SmoothedClassifier, provenance: Provenance) -> str:
+    """Name of the smoothed classifier that certificates with this provenance are about.
+
+    Families that share their first view share attempts, as their claims are much alike: mixtures of any weight and
+    cascades of any lower levels would otherwise be as many free attempts at one claim.
+    """
+    p, first = provenance, provenance.plan.views[0]
+    denoiser = denoiser_fingerprint(model.denoiser, levels_of([first]))
+    return f"{p.classifier} {denoiser} {p.numerics} {_view_key(first)} {p.contract}"
 
 
 def _view_key(view: View) -> str:
     if view == View(view.sigma):
         return repr(view.sigma)
-    return f"{view.base} {view.sigma!r} {view.change!r}"
+    base = ":".join(view.base.split(":")[:2])  # without its settings
+    return f"{base} {view.sigma!r} {view.change!r}"

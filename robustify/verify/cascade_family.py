@@ -15,6 +15,7 @@ level's own test does not influence are valid.
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from robustify.certificates.cascade_plans import CascadePlan
@@ -29,6 +30,11 @@ from robustify.verify.problem import Problem
 def problems(row: Row, plan: CascadePlan, run: Run) -> Iterator[Problem]:
     """The problems of one row; checks that build on something wrong are left out."""
     del run
+    falling = all(before > after for before, after in pairwise(plan.sigmas))
+    if not (1 / 2 <= plan.p0 < 1 and falling):
+        # below 1/2 two classes could fire at once
+        yield Problem("run.json", "plan", (plan.p0, plan.sigmas), "p0 from 1/2 up to but not 1, and decreasing sigmas")
+        return
     if wrong := [*_tallies(row, plan)]:
         yield from wrong
         return

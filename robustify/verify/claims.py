@@ -97,6 +97,8 @@ def _shares(run: Run) -> Iterator[Problem]:
         return
     if number is not None and total is not None and not alpha <= total * 6 / (math.pi * number) ** 2:
         yield Problem("run.json", "alpha", alpha, f"at most 6 / (pi * {number})^2 of {total}")
+    if not (alpha == 0 or 0 < alpha < 1):
+        yield Problem("run.json", "alpha", alpha, "a chance below 1, or 0 for proofs without chance")
     each = total if total is not None else alpha
     if family is not None and not each * run.samples <= family * (1 + _SAME):
         yield Problem("run.json", "family_alpha", family, f"at least {each} for each image")
@@ -121,6 +123,8 @@ def _possible(row: Row, plan: Plan, classes: int) -> Iterator[Problem]:
         yield Problem(row.sample, "draws", row.draws, f"{'' if plan.exact else 'at most '}{plan.most_draws}")
     if not (0 <= row.truth < classes if row.truth is not None else not plan.needs_truth):
         yield Problem(row.sample, "truth", row.truth, f"0 to {classes - 1}{'' if plan.needs_truth else ', or none'}")
+    if not all(label is None or 0 <= label < classes for label in (row.label, row.uncertified)):
+        yield Problem(row.sample, "label", (row.label, row.uncertified), f"0 to {classes - 1}, or none")
     if row.batch < 1:
         yield Problem(row.sample, "batch", row.batch, "at least 1")
     if not (0 <= row.radius < math.inf and all(is_probability(p) for bound in row.bounds for p in bound)):

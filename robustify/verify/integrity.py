@@ -61,6 +61,11 @@ def missing_evidence(run: Run) -> list[str]:
             f"Runs of format {run.config['format']} have no digests: changed true classes, names, hashes of pixels, "
             "batches and times do not show, nor rows that are missing or were added."
         )
+    if run.plan.family == "migrated":
+        said.append(
+            "The counts before the change were taken from another run; that they are its own shows only when rows are "
+            "drawn again with both models (`robustify.verify.replay`)."
+        )
     if not run.finished:
         left = run.samples - len(run.rows)
         said.append(f"The run is not finished: of {left:,} images without a row, whether they had one does not show.")

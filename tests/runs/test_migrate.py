@@ -22,11 +22,12 @@ from robustify.errors import InputError, RobustifyError, RunError
 from robustify.report.html import write_report
 from robustify.report.numbers import Chapter
 from robustify.runs.folder import Run, read_run
-from robustify.runs.migrate import migrate
+from robustify.runs.migrate import migratable, migrate
 from robustify.runs.rows import Row
 from robustify.runs.store import RowStore
 from robustify.smoothing.noise import GridNoise, NoiseAddress, NoiseStream
 from robustify.verify.claims import verify_row, verify_run
+from robustify.verify.integrity import missing_evidence
 from robustify.verify.replay import replay
 from robustify.verify.stored import Stored
 from tests.smoothing.half_space import HalfSpace, smooth
@@ -258,3 +259,14 @@ def test_runs_that_cannot_be_migrated_are_refused(before: Run, after: Run, tmp_p
         with pytest.raises(RunError, match=message):
             migrate(wrong, old, new, samples, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_counts_its_attempts_is_not_migrated(before: Run, tmp_path: Path) -> None:
+    """Several migrations of one run would be free attempts at one model."""
+    counted = replace(before, config={**before.config, "attempt": 1, "attempts_alpha": 0.01})
+    with pytest.raises(RunError, match="counts its attempts in a ledger, which migration does not charge"):
+        migratable(counted)
+
+
+def test_what_verification_cannot_show_is_said(after: Run) -> None:
+    assert any("taken from another run" in said for said in missing_evidence(after))

@@ -9,9 +9,10 @@ from robustify import Settings, SmoothedClassifier, certify_dataset
 from robustify.certificates.cascade import Cascade
 from robustify.certificates.cascade_level import Counts
 from robustify.certificates.cascade_plans import CascadePlan
-from robustify.certificates.family import Bound, Look, Tally
+from robustify.certificates.family import Bound, Look, Tally, read_plan
 from robustify.data import Sample
 from robustify.denoisers import Identity
+from robustify.errors import RunError
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.verify.cascade_family import problems
@@ -139,3 +140,26 @@ def test_answers_of_the_classifier_alone_are_checked(tmp_path: Path) -> None:
     assert row.uncertified is not None
     assert own(replace(row, uncertified=(row.uncertified + 1) % 3), plan, run) == {"uncertified"}
     assert "tallies" in own(replace(row, tallies=row.tallies[:-1]), plan, run)
+
+
+def test_a_plan_that_is_no_cascade_proves_nothing(run: Run) -> None:
+    """The threshold changes no draw, so drawing again does not find a forged one: below 1/2 two classes could fire."""
+    plan = run.plan
+    assert isinstance(plan, CascadePlan)
+    for wrong in ({"p0": 0.01}, {"sigmas": plan.sigmas[::-1]}):
+        assert own(certified(run), replace(plan, **wrong), run) == {"plan"}
+        with pytest.raises(RunError, match="expected"):
+            read_plan("cascade", {**plan.stored(), **wrong})
+
+
+def test_alpha_is_a_chance(run: Run) -> None:
+    plan = run.plan
+    assert isinstance(plan, CascadePlan)
+    forged = replace(run, config={**run.config, "plan": {**plan.stored(), "alpha": 1.99}})
+    assert "alpha" in {problem.field for problem in verify_claims(forged)}
+
+
+def test_labels_that_are_none_are_named(run: Run) -> None:
+    row = certified(run)
+    assert "label" in fields(replace(row, label=3), run)
+    assert "label" in fields(replace(row, uncertified=3), run)

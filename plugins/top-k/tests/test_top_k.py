@@ -2,19 +2,24 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from robustify_top_k import TopK, top_k_radius
 from scipy.special import ndtr, ndtri
 
+from robustify import Settings, SmoothedClassifier, certify_dataset
 from robustify.certificates.choice import family_of
-from robustify.certificates.family import CERTIFICATES, Subject
+from robustify.certificates.family import CERTIFICATES, Subject, read_plan
 from robustify.certificates.question import Question
 from robustify.certificates.radii import gaussian_radius
 from robustify.contract import InputContract
-from robustify.errors import InputError
+from robustify.denoisers import Identity
+from robustify.errors import InputError, RunError
 from robustify.testing import Scenario, check_certificate
+from robustify.verify.claims import verify_claims
+from tests.toys import linear_model, twelve_samples
 
 FIXED = Question(n=200, n0=20, alpha=0.05)
 
@@ -99,3 +104,20 @@ def test_questions_that_it_cannot_answer_are_refused(family: TopK, question: Que
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
         TopK(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"classes": 1}, {"k": 0}, {"alpha": 2.0}, {"n0": 0}, {"sigma": -1.0}])
+def test_stored_plans_that_are_impossible_are_refused(wrong: dict[str, float]) -> None:
+    plan = TopK(0.5, k=2).plan(FIXED, Subject(InputContract(1, 8, 8), 3, lambda view: 0.0))
+    assert TopK.read(plan.stored()) == plan
+    with pytest.raises(RunError, match="cannot read the stored plan"):
+        read_plan("top-k", {**plan.stored(), **wrong})
+
+
+def test_a_plan_of_other_classes_than_the_run_proves_nothing(tmp_path: Path) -> None:
+    """They divide alpha."""
+    model = SmoothedClassifier(linear_model().classifier, Identity(), family=TopK(0.5, k=1))
+    run = certify_dataset(model, twelve_samples()[:3], tmp_path / "run", Settings(n=200, n0=20, seed=1))
+    forged = replace(run, config={**run.config, "plan": {**run.config["plan"], "classes": 2}})
+    assert verify_claims(run) == []
+    assert "classes" in {problem.field for problem in verify_claims(forged)}
