@@ -11,4 +11,4 @@ from tests.toys_cascade import SCENARIOS, SIGMAS
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [400, None])
 def test_claims_are_false_at_most_as_often_as_alpha_in_many_runs(n: int | None) -> None:
-    check_certificate(Cascade(SIGMAS), Question(n=n, n_max=400, n0=20, alpha=0.05), SCENARIOS, runs=5_000)
+    check_certificate(Cascade(SIGMAS), Question(n=n, n_max=400, n0=20, alpha=0.05), SCENARIOS, runs=2_000)

@@ -50,9 +50,9 @@ def check(family: ParameterFamily, question: Question, runs: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [Brightness(SIGMA), Contrast(SIGMA)], ids=lambda family: family.name)
-@pytest.mark.parametrize(("question", "runs"), [(FIXED, 20_000), (DECIDED, 2_000)], ids=["n", "radius"])
+@pytest.mark.parametrize(("question", "runs"), [(FIXED, 6_000), (DECIDED, 1_000)], ids=["n", "radius"])
 def test_coverage_in_many_runs(family: ParameterFamily, question: Question, runs: int) -> None:
-    """An error of a fifth of alpha would show, in 20,000 runs."""
+    """An error of a third of alpha would show, in 6,000 runs."""
     check(family, question, runs)
 
 
