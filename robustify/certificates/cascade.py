@@ -72,7 +72,7 @@ class Cascade(Family):
         if len(set(self.sigmas)) < max(2, len(self.sigmas)):
             raise InputError(
                 f"expected a cascade of two or more different sigmas; got {self.sigmas!r}.\n"
-                "  One level alone needs no cascade: sigma=0.25"
+                "  One level alone needs no cascade: give it as one number, sigma="
             )
         if not (is_number(self.p0) and 1 / 2 <= self.p0 < 1):
             raise InputError(f"expected p0, the threshold of a cascade, from 0.5 up to but not 1; got {self.p0!r}")

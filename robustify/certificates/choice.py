@@ -59,7 +59,10 @@ def _named(text: str, sigma: Sigma) -> Family:
     for part in filter(None, listed.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise InputError(f"expected settings of a certificate as 'name:setting=value,…'; got {text!r}")
+            raise InputError(
+                f"expected settings of a certificate as 'name:setting=value,…'; got {text!r}.\n"
+                "  Several numbers have + between them: patch=8+16"
+            )
         if key.strip() in settings:
             raise InputError(f"expected each setting of a certificate once; got {key.strip()} twice in {text!r}")
         settings[key.strip()] = _value(value.strip())

@@ -116,10 +116,15 @@ def tune(
         RunError: If the folder holds another run or cannot be written, or the loss is not finite; the state of the
             last checkpoint stays.
     """
-    _check_level(model)
+    _check_one_level(model)
     examples = training_examples(model, data)
     others = None if validation is None else training_examples(model, validation)
     recipe = _recipe(how, model, examples)
+    if recipe.objective.needs_noise and not model.family.levels:
+        raise InputError(
+            f"{type(recipe.objective).__name__} teaches by noise; {model.family.name} certificates add none.\n"
+            "  Tune a model with sigma=, and give its folder as tuned=; 'greedy-cutout' teaches to bear masks."
+        )
     out = _folder_of(model, recipe) if out is None else Path(out)
     processes = PartialState(cpu=model.classifier.device.type == "cpu")
     run = _Run(model, examples, others, recipe, out, processes, quiet or not processes.is_main_process)
@@ -127,7 +132,7 @@ def tune(
     return run.train(workers, log)
 
 
-def _check_level(model: SmoothedClassifier) -> None:
+def _check_one_level(model: SmoothedClassifier) -> None:
     """Raises `InputError` where there are several levels of noise: training is at one."""
     if len(levels := model.family.levels) > 1:
         raise InputError(

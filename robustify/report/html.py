@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from PIL import Image as PILImage
 
+from robustify.certificates.views import levels_of
 from robustify.format import at_most, floor
 from robustify.report.curves import curve_svg
 from robustify.report.numbers import Chapter, columns, lines
@@ -41,6 +42,7 @@ def write_report(file: str | PathLike[str], chapters: Sequence[Chapter], *, titl
         left_out=any(run.unreadable for _, run in runs),
         ceiling=any(run.plan.ceiling < math.inf and not run.plan.radii for _, run in runs),
         columns=radii,
+        levels=any(len(levels_of(run.plan.views)) > 1 for _, run in runs),
         meaning=meaning(chapters[0].run, labelled=bool(curves)),
     )
     Path(file).write_text(html, encoding="utf-8")

@@ -37,7 +37,8 @@ class Picture:
         votes: The most frequent classes with their share of the draws.
         row: The certificate.
         truth: Name of the true class; None where unknown.
-        label: Name of the certified class; None where the classifier abstained.
+        label: Name of the certified class; None where none is.
+        uncertified: Name of the class that is answered where none is certified; None where nothing is answered.
     """
 
     clean: Raster
@@ -48,6 +49,7 @@ class Picture:
     row: Row
     truth: str | None
     label: str | None
+    uncertified: str | None = None
 
 
 @torch.inference_mode()
@@ -77,6 +79,7 @@ def picture(model: SmoothedClassifier, sample: Sample, row: Row, run: Run) -> Pi
         row=row,
         truth=None if row.truth is None else model.labels[row.truth],
         label=None if row.label is None else model.labels[row.label],
+        uncertified=None if row.uncertified is None else model.labels[row.uncertified],
     )
 
 

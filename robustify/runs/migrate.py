@@ -28,7 +28,7 @@ from robustify.runs.rows import Row
 from robustify.runs.same_model import check_same_model
 from robustify.runs.store import RowStore
 from robustify.smoothing import Settings, SmoothedClassifier
-from robustify.smoothing.fingerprint import pixels_fingerprint
+from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint, pixels_fingerprint
 from robustify.smoothing.rounds import Begun, Job
 
 _LOG = logging.getLogger("robustify")
@@ -145,11 +145,19 @@ def _check_change(old: SmoothedClassifier, new: SmoothedClassifier) -> None:
     there, now = map(_space, (old, new))
     if lines := differences(there, now):
         raise InputError("only the function may change, not what it is shown:\n" + "\n".join(lines))
+    if _function(old) == _function(new):
+        raise InputError("expected a changed model; got the one of the run: its certificates hold as they are")
     alike = {id(module) for module in old.pipeline.modules()} & {id(module) for module in new.pipeline.modules()}
     if alike and old.pipeline.compiled != new.pipeline.compiled:
         raise InputError(
             "compilation changes a network in place, and both models use the same one.\n  Load the model twice."
         )
+
+
+def _function(model: SmoothedClassifier) -> tuple[object, ...]:
+    """What a model computes by."""
+    denoiser = denoiser_fingerprint(model.denoiser, [model.sigma])
+    return classifier_fingerprint(model.classifier), denoiser, model.numerics
 
 
 def _space(model: SmoothedClassifier) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from robustify.smoothing.describe import described
 from robustify.smoothing.engine import Engine, Keep
 from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint
 from robustify.smoothing.inputs import ImageInput, OneImage, is_batch, to_image
-from robustify.smoothing.laws import accepted
+from robustify.smoothing.laws import accepted, law_of
 from robustify.smoothing.pipeline import Pipeline
 from robustify.smoothing.rounds import NONE_YET, Begun, Job, Q
 from robustify.smoothing.settings import CertifyOptions, PredictOptions, Progress, Sampling, Settings
@@ -225,6 +225,8 @@ class SmoothedClassifier(nn.Module):
             ModelError: If the model was put in training mode.
         """
         plan = self.plan(settings)
+        for view in plan.views:
+            law_of(view, settings.soundness).evidence()  # raises where there is no such noise, before a run is begun
         check_evaluation_mode(self)
         seed, fresh = settings.entropy()
         return Provenance(

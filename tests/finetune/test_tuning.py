@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from robustify import SmoothedClassifier
-from robustify.certificates import Cascade
+from robustify.certificates import Cascade, Translation
 from robustify.data import Examples
+from robustify.denoisers import Identity
 from robustify.errors import InputError, UnknownPluginError
 from robustify.finetune import Recipe, find_recipe, tune
 from robustify.finetune.objectives import Gaussian, Objective
@@ -107,3 +108,10 @@ def test_several_levels_of_noise_are_refused(make_model: MakeModel, stripes: Str
     cascade = SmoothedClassifier(model.classifier, model.denoiser, family=Cascade((0.25, 0.5)))
     with pytest.raises(InputError, match=r"one level of noise to train at; got a model of 0.5, 0.25(.|\n)*sigma=0.5"):
         tune(cascade, stripes, "gaussian")
+
+
+def test_an_objective_of_noise_is_refused_where_certificates_have_none(make_model: MakeModel, stripes: Stripes) -> None:
+    classifier = make_model().classifier
+    plain = SmoothedClassifier(classifier, Identity(), family=Translation())
+    with pytest.raises(InputError, match="Gaussian teaches by noise; translation certificates add none"):
+        tune(plain, stripes, "gaussian")

@@ -10,10 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from robustify import Settings, SmoothedClassifier, bars
+from robustify.certificates import Brightness
 from robustify.certificates.family import Bound, Look, Tally
 from robustify.certificates.queries import ESTIMATION, SELECTION
 from robustify.certificates.radii import gaussian_radius, runner_up_bounds
 from robustify.data import Sample
+from robustify.denoisers import Identity
 from robustify.errors import InputError, RunError
 from robustify.runs.certify import certify_dataset
 from robustify.runs.folder import read_run
@@ -275,3 +277,12 @@ def test_certified_accuracy_counts_right_labels_beyond_the_radius() -> None:
     assert [certified_accuracy(rows, r) for r in (0.0, 0.49, 0.5, 0.99, 1.0)] == [0.5, 0.5, 0.25, 0.25, 0.0]
     assert average_certified_radius(rows) == pytest.approx(1.5 / 4)
     assert abstention_rate(rows) == 0.25
+
+
+def test_noise_that_cannot_be_drawn_claims_no_folder(
+    model: SmoothedClassifier, samples: list[Sample], out: Path
+) -> None:
+    wide = SmoothedClassifier(model.classifier, Identity(), family=Brightness(20.0))
+    with pytest.raises(InputError, match="expected 0 < sigma < 14"):
+        certify_dataset(wide, samples, out, Settings(n=100))
+    assert not out.exists()

@@ -70,6 +70,9 @@ class Objective(ABC):
     needs_labels: ClassVar[bool] = True
     """Whether it cannot learn from images without labels."""
 
+    needs_noise: ClassVar[bool] = True
+    """Whether it teaches by images under noise."""
+
     cacheable: ClassVar[bool] = False
     """Whether it needs only `Batch.copies`, so that copies denoised once can serve many epochs."""
 

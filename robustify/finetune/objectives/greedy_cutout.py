@@ -43,6 +43,7 @@ class GreedyCutout(Objective):
     """
 
     cacheable: ClassVar[bool] = True
+    needs_noise: ClassVar[bool] = False
 
     draws: int = 1
     patch: Patch = 0.02
