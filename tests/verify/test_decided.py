@@ -110,7 +110,7 @@ def test_a_run_with_known_labels_is_verified_and_guarded(known: Run) -> None:
     assert fields(replace(row, label=other, truth=other), known) == {"tested label"}
     assert fields(counted(replace(row, label=other, truth=other), label=other), known) == {"looks"}
     assert fields(replace(row, truth=None), known) == {"truth"}
-    assert fields(replace(row, truth=3, label=3), known) == {"truth"}
+    assert fields(replace(row, truth=3, label=3), known) == {"truth", "label"}
     assert fields(counted(row, label=3), known) == {"tested label"}
     assert fields(counted(row, selection=row.votes), known) == {"selection"}
     assert "radius" in fields(claiming(row, radius=1.001 * row.radius), known)
