@@ -28,7 +28,7 @@ def other(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
 
 
 def test_answers_stay(other: torch.dtype, make_model: MakeModel, stripes: Stripes) -> None:
-    """At a batch whose places bfloat16 cannot tell apart."""
+    """The batch is so large that bfloat16 cannot tell its places apart."""
 
     def answers(model: SmoothedClassifier) -> tuple[object, ...]:
         certificate = model.certify(stripes[0][0], n=500, batch=1000, seed=1)

@@ -192,7 +192,7 @@ class CascadePlan(Plan):
 @final
 @dataclass(frozen=True)
 class FixedCascade(CascadePlan):
-    """Exactly `n` draws at each level that is needed."""
+    """The question with exactly `n` draws at each level that is needed."""
 
     rule = "fixed"
     at_once = False
@@ -208,7 +208,7 @@ class FixedCascade(CascadePlan):
 @final
 @dataclass(frozen=True)
 class AdaptiveCascade(CascadePlan):
-    """At most `n` draws a level, and fewer where more would gain little.
+    """The question with at most `n` draws a level, and fewer where more would gain little.
 
     The draws that choose the labels also predict, if the votes keep their shares, which chain will prove the largest
     radius, and how many draws are worthwhile at each of its levels: the smallest number that would prove 98 % of what

@@ -41,7 +41,7 @@ def test_draws_are_shared() -> None:
 
 
 def test_the_vote_of_the_classifier_alone_counts_for_a_quarter_of_the_votes() -> None:
-    """At weight .8 it is worth (1 - .8) / .8 of all votes under noise."""
+    """The vote is worth (1 - .8) / .8 of all votes under noise at weight .8."""
     for votes, alone, label in (
         ((90, 9, 0), (1, 0, 0), 0),
         ((90, 9, 0), (0, 1, 0), 0),

@@ -29,7 +29,7 @@ TIMEOUT = 300
 
 
 def environment(copy: Path) -> dict[str, str]:
-    """With the copy before the installed package."""
+    """The environment in which Python finds the copy before the installed package."""
     # no bytecode: two mutants of one length and second would share it
     return {
         **os.environ,

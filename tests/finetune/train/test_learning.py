@@ -102,7 +102,7 @@ def test_every_step_follows_the_schedules(
 
 
 def test_a_float16_step_that_overflows_is_not_taken(make_model: MakeModel, stripes: Stripes, tmp_path: Path) -> None:
-    """At the scale of 65,536 that torch starts with, the first gradient overflows; at half of it none does."""
+    """The first gradient overflows at the scale of 65,536 that torch starts with; at half of it none does."""
     model = make_model()
     tuned = tune(model, Examples(model, *stripes), LOUD, out=tmp_path / "run", quiet=True).model
     for p, q in zip(model.classifier.parameters(), tuned.classifier.parameters(), strict=True):
