@@ -20,17 +20,18 @@ References:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from math import inf, nextafter
 from typing import Any, final
 
 from robustify.certificates.bands import Bands, check_kept
-from robustify.certificates.family import Claim, Family, Plan, Subject, Tally
+from robustify.certificates.family import Claim, Family, Plan, Subject, Tally, refuse_truth
 from robustify.certificates.patches import AXIS, check_about_patches, shapes_of
 from robustify.certificates.prediction import Poll, Prediction
 from robustify.certificates.queries import ESTIMATION, Ask, PredictQuery
 from robustify.certificates.question import Question
 from robustify.certificates.radii import check_count, leading_class
+from robustify.certificates.stored import settings_of
 from robustify.certificates.views import UNDENOISED, View
 from robustify.contract import InputContract
 from robustify.errors import InputError
@@ -151,8 +152,7 @@ class BandPlan(Plan):
         return f"change of the pixels by patches, their number {size}, each within {self._size} pixels"
 
     def query(self, classes: int, truth: int | None = None) -> BandQuery:
-        if truth is not None:
-            raise InputError(f"bands choose the label themselves; expected no true label, got {truth}")
+        refuse_truth(self, truth)
         return BandQuery(self.bands, classes)
 
     def certify_votes(self, tallies: Sequence[Tally]) -> Claim:
@@ -266,12 +266,8 @@ class BandSmoothing(Family):
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> BandPlan:
-        settings = dict(stored)
-        if (rule := settings.pop("rule", None)) != BandPlan.rule:
-            raise InputError(f"expected the rule {BandPlan.rule!r}; got {rule!r}")
-        height, width = settings.pop("patch")
-        if set(settings) != (known := {field.name for field in fields(Bands)}):
-            raise InputError(f"expected a plan to store {', '.join(sorted(known))}; got {', '.join(sorted(settings))}")
+        height, width = stored["patch"]
+        settings = settings_of({key: value for key, value in stored.items() if key != "patch"}, BandPlan.rule, Bands)
         settings["fill"] = tuple(map(float, settings["fill"]))
         cls((height, width), settings["band"], settings["keep"], settings["stride"], settings["drop_tokens"])  # raises
         return BandPlan(Bands(**settings), (height, width))

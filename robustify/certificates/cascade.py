@@ -23,7 +23,7 @@ References:
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, final
 
 from robustify.certificates.bounds import is_number
@@ -32,6 +32,7 @@ from robustify.certificates.cascade_poll import CascadePoll
 from robustify.certificates.family import Family, Subject
 from robustify.certificates.gaussian import check_sigma
 from robustify.certificates.question import Question
+from robustify.certificates.stored import rule_of, settings_of
 from robustify.certificates.views import ALONE, PIPELINE, View
 from robustify.errors import InputError
 
@@ -84,11 +85,7 @@ class Cascade(Family):
         return tuple(sorted(map(float, self.sigmas), reverse=True))
 
     def plan(self, question: Question, subject: Subject) -> CascadePlan:
-        if question.radius is not None:
-            raise InputError(
-                "a cascade finds the largest radius, and does not decide given ones; leave out "
-                f"radius={question.radius!r}, and compare the certificates' radii with it"
-            )
+        question.check_largest("a cascade")
         kind, n = ("adaptive", question.n_max) if question.n is None else ("fixed", question.n)
         slack = tuple(subject.slack(View(sigma)) for sigma in self.levels)
         return PLANS[kind](self.levels, self.p0, self.otherwise, question.alpha, question.n0, n, slack)
@@ -106,10 +103,8 @@ class Cascade(Family):
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> CascadePlan:
-        settings = dict(stored)
-        kind = PLANS[settings.pop("rule")]
-        if set(settings) != (expected := {field.name for field in fields(kind)}):
-            raise InputError(f"expected a cascade to store {sorted(expected)}; got {sorted(settings)}")
+        rule = rule_of(stored, PLANS)
+        settings, kind = settings_of(stored, rule, PLANS[rule]), PLANS[rule]
         settings |= {name: tuple(map(float, settings[name])) for name in ("sigmas", "slack")}
         family = cls(settings["sigmas"], settings["p0"], settings["otherwise"])  # raises where it is no cascade
         if family.levels != settings["sigmas"]:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, final
 
 from robustify.certificates.cascade_level import CascadeLevel, Counts
-from robustify.certificates.family import Bound, Claim, Look, Plan, Tally
+from robustify.certificates.family import Bound, Claim, Look, Plan, Tally, refuse_truth
 from robustify.certificates.plans import TOLERANCE
 from robustify.certificates.queries import ESTIMATION, SELECTION, Ask
 from robustify.certificates.radii import check_count, leading_class
@@ -115,8 +115,7 @@ class CascadePlan(Plan):
         """
 
     def query(self, classes: int, truth: int | None = None) -> "CascadeQuery":
-        if truth is not None:
-            raise InputError(f"a cascade chooses the label itself; got the true label {truth}")
+        refuse_truth(self, truth)
         return CascadeQuery(self, classes)
 
     def asks(self, tallies: Sequence[Tally]) -> Sequence[Ask]:

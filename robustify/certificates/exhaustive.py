@@ -8,13 +8,13 @@ largest ring within which all agree, and no further ring is tried once one disag
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, product, takewhile
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
 
-from robustify.certificates.family import Claim, Family, Look, Plan, Subject, Tally
+from robustify.certificates.family import Claim, Family, Look, Plan, Subject, Tally, refuse_truth
 from robustify.certificates.prediction import Poll, Prediction
 from robustify.certificates.queries import ESTIMATION, Ask, PredictQuery
 from robustify.certificates.question import Question
@@ -23,7 +23,7 @@ from robustify.certificates.views import UNDENOISED, Change, View
 from robustify.errors import InputError
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+    pass
 
 BROUGHT = {
     "black": "black comes in",
@@ -160,8 +160,7 @@ class ExhaustivePlan(Plan):
         return beyond(self.transforms.size)
 
     def query(self, classes: int, truth: int | None = None) -> RingsQuery:
-        if truth is not None:
-            raise InputError(f"the image itself says which class is tested; expected no true label, got {truth}")
+        refuse_truth(self, truth)
         return RingsQuery(self.transforms.totals, classes)
 
     def certify_votes(self, tallies: Sequence[Tally]) -> Claim:
@@ -242,21 +241,3 @@ def check_fill(fill: object) -> None:
     """Raises `InputError` unless it is one of `BROUGHT`."""
     if not isinstance(fill, str) or fill not in BROUGHT:
         raise InputError(f"expected fill to be {', '.join(BROUGHT)}: what a shift brings in; got {fill!r}")
-
-
-def settings_of(stored: Mapping[str, Any], kind: "type[DataclassInstance]") -> dict[str, Any]:
-    """What a stored plan holds besides its rule.
-
-    Arguments:
-        stored: Data that `Plan.stored` gave.
-        kind: The dataclass whose fields it should hold, all of them and no others.
-
-    Raises:
-        InputError: If the rule is another, or a setting is missing or unknown.
-    """
-    settings = dict(stored)
-    if (rule := settings.pop("rule", None)) != ExhaustivePlan.rule:
-        raise InputError(f"expected the rule {ExhaustivePlan.rule!r}; got {rule!r}")
-    if set(settings) != (expected := {field.name for field in fields(kind)}):
-        raise InputError(f"expected a plan to store {', '.join(sorted(expected))}; got {', '.join(sorted(settings))}")
-    return settings

@@ -220,6 +220,12 @@ class Plan(ABC):
         """The question in a few words, such as "n up to 10,000"."""
 
 
+def refuse_truth(plan: Plan, truth: int | None) -> None:
+    """Raises `InputError` where a true label is given to a plan whose draws choose what is tested."""
+    if truth is not None:
+        raise InputError(f"a plan {plan.rule!r} chooses the label itself; got the true label {truth}")
+
+
 class Family(ABC):
     """A kind of proof, as frozen settings that users write.
 

@@ -6,8 +6,8 @@ References:
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, final
 
 from robustify.certificates.bounds import is_number
@@ -16,6 +16,7 @@ from robustify.certificates.family import Family, Subject
 from robustify.certificates.plans import AdaptivePlan, FixedPlan, GaussianPlan
 from robustify.certificates.prediction import MajorityPoll
 from robustify.certificates.question import Question
+from robustify.certificates.stored import rule_of, settings_of
 from robustify.certificates.views import View
 from robustify.errors import InputError
 
@@ -68,13 +69,8 @@ class Gaussian(Family):
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> GaussianPlan:
-        settings = dict(stored)
-        rule = settings.pop("rule", None)
-        if rule not in PLANS:
-            raise InputError(f"expected the rule {', '.join(PLANS)}; got {rule!r}")
-        # exactly these: a missing or unknown setting would turn the plan into another question
-        if set(settings) != (expected := {field.name for field in fields(PLANS[rule])}):
-            raise InputError(f"expected a plan {rule!r} to store {_listed(expected)}; got {_listed(settings)}")
+        rule = rule_of(stored, PLANS)
+        settings = settings_of(stored, rule, PLANS[rule])
         settings |= {name: float(settings[name]) for name in ("sigma", "alpha", "slack")}
         if "radii" in settings:
             settings["radii"] = tuple(map(float, settings["radii"]))
@@ -86,10 +82,6 @@ def _deciding(question: Question) -> type[RadiusPlan]:
     if question.known_label:
         return KnownLabelPlan
     return LeaderPlan if question.n0 == 0 else DecisionPlan
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
 
 
 def check_sigma(sigma: object) -> None:

@@ -16,10 +16,10 @@ from robustify.certificates.exhaustive import (
     ExhaustivePlan,
     Transforms,
     check_fill,
-    settings_of,
 )
 from robustify.certificates.family import Subject
 from robustify.certificates.radii import check_count
+from robustify.certificates.stored import settings_of
 from robustify.errors import InputError
 
 
@@ -123,6 +123,6 @@ class Grid(ExhaustiveFamily):
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> GridPlan:
-        t = Transforms(**settings_of(stored, Transforms))
+        t = Transforms(**settings_of(stored, GridPlan.rule, Transforms))
         cls(t.shift, t.brightness * t.step, t.step, t.quarters / 4, t.fill)  # raises where it is no grid of this family
         return GridPlan(t)

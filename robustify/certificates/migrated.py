@@ -8,6 +8,7 @@ from robustify.certificates.family import Family, Subject
 from robustify.certificates.migration import MigratedPlan, Origin
 from robustify.certificates.prediction import MajorityPoll
 from robustify.certificates.question import Question
+from robustify.certificates.stored import settings_of
 from robustify.certificates.views import View
 from robustify.errors import InputError
 
@@ -47,8 +48,6 @@ class Migrated(Family):
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> MigratedPlan:
-        settings = dict(stored)
-        if (rule := settings.pop("rule", None)) != MigratedPlan.rule:
-            raise InputError(f"expected the rule {MigratedPlan.rule!r}; got {rule!r}")
+        settings = settings_of(stored, MigratedPlan.rule, MigratedPlan)
         settings |= {name: float(settings[name]) for name in ("sigma", "alpha", "expected", "slack")}
         return MigratedPlan(**{**settings, "origin": Origin(**settings["origin"])})

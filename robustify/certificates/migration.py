@@ -34,7 +34,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias, final
 
 from robustify.certificates.bounds import check_alpha, lower_bound, upper_bound
-from robustify.certificates.family import Bound, Claim, Look, Plan, Tally
+from robustify.certificates.family import Bound, Claim, Look, Plan, Tally, refuse_truth
 from robustify.certificates.plans import NOTHING, FixedPlan, Proof
 from robustify.certificates.queries import ESTIMATION, SELECTION, Ask
 from robustify.certificates.radii import check_count, gaussian_radius, leading_class, strongest_rival
@@ -198,8 +198,7 @@ class MigratedPlan(Plan):
         return max(hopes, key=hopes.__getitem__)
 
     def query(self, classes: int, truth: int | None = None) -> "MigrationQuery":
-        if truth is not None:
-            raise InputError(f"a migrated plan takes its label from draws; got the true label {truth}")
+        refuse_truth(self, truth)
         return MigrationQuery(self, classes)
 
     def certify_votes(self, tallies: Sequence[Tally]) -> Claim:

@@ -25,7 +25,7 @@ References:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, final
 
@@ -38,6 +38,7 @@ from robustify.certificates.pilot import Pilot, PilotPlan, split
 from robustify.certificates.queries import SELECTION, Ask
 from robustify.certificates.question import Question
 from robustify.certificates.radii import leading_class, rival_bounds, strongest_rival
+from robustify.certificates.stored import settings_of
 from robustify.certificates.sums import SumPoll
 from robustify.certificates.views import ALONE, PIPELINE, View
 from robustify.errors import InputError
@@ -183,10 +184,7 @@ class Mixed(Family):
         return (self.sigma,)
 
     def plan(self, question: Question, subject: Subject) -> MixedPlan:
-        if question.radius is not None:
-            raise InputError(
-                "a mixture decides no given radius: leave out radius=, and read the largest that is proven"
-            )
+        question.check_largest("a mixture")
         n = question.n_max if question.n is None else question.n
         slack = subject.slack(View(self.sigma))
         votes = self.sigma, question.alpha, question.n0, n, question.n is None, slack
@@ -198,10 +196,7 @@ class Mixed(Family):
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> MixedPlan:
-        settings = dict(stored)
-        known = {field.name for field in fields(MixedPlan)} | {"rule"}
-        if settings.pop("rule") != MixedPlan.rule or stored.keys() != known:
-            raise InputError(f"expected a plan {MixedPlan.rule!r} of {', '.join(sorted(known))}; got {stored}")
+        settings = settings_of(stored, MixedPlan.rule, MixedPlan)
         cls(settings["sigma"], settings["weight"], settings["confidence"])  # raises where it is no mixture
         check_flags(adaptive=settings["adaptive"])
         return MixedPlan(**settings)

@@ -21,7 +21,7 @@ References:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, final
 
 from scipy.special import ndtri
@@ -33,6 +33,7 @@ from robustify.certificates.pilot import Pilot, PilotPlan, split
 from robustify.certificates.queries import SELECTION, Ask
 from robustify.certificates.question import Question
 from robustify.certificates.radii import leading_class
+from robustify.certificates.stored import settings_of
 from robustify.certificates.sums import SumPoll
 from robustify.certificates.views import Change, View
 from robustify.errors import InputError
@@ -146,8 +147,7 @@ class Partition(Family):
         return (self.sigma,)
 
     def plan(self, question: Question, subject: Subject) -> PartitionPlan:
-        if question.radius is not None:
-            raise InputError("a partition decides no given radius: leave out radius=, read the largest that is proven")
+        question.check_largest("a partition")
         self._check(subject)
         n = question.n_max if question.n is None else question.n
         slack = subject.slack(View(self.sigma))
@@ -163,10 +163,7 @@ class Partition(Family):
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> PartitionPlan:
-        settings = dict(stored)
-        known = {field.name for field in fields(PartitionPlan)} | {"rule"}
-        if settings.pop("rule") != PartitionPlan.rule or stored.keys() != known:
-            raise InputError(f"expected a plan {PartitionPlan.rule!r} of {', '.join(sorted(known))}; got {stored}")
+        settings = settings_of(stored, PartitionPlan.rule, PartitionPlan)
         cls(settings["sigma"])  # raises
         check_flags(adaptive=settings["adaptive"])
         return PartitionPlan(**settings)

@@ -20,17 +20,18 @@ References:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from math import inf, nextafter
 from typing import Any, final
 
 from robustify.certificates.cleansing import CleansingPoll
-from robustify.certificates.family import Claim, Family, Look, Plan, Subject, Tally
+from robustify.certificates.family import Claim, Family, Look, Plan, Subject, Tally, refuse_truth
 from robustify.certificates.masks import Masking
 from robustify.certificates.patches import AXIS, Patch, check_about_patches, shapes_of
 from robustify.certificates.queries import ESTIMATION, Ask
 from robustify.certificates.question import Question
 from robustify.certificates.radii import check_count, leading_class, strongest_rival
+from robustify.certificates.stored import settings_of
 from robustify.certificates.views import UNDENOISED, View
 from robustify.contract import InputContract
 from robustify.errors import InputError
@@ -130,8 +131,7 @@ class MaskingPlan(Plan):
         return f"change of the pixels by patches, their number {size}, each within {self.masking} pixels"
 
     def query(self, classes: int, truth: int | None = None) -> MaskedQuery:
-        if truth is not None:
-            raise InputError(f"masks choose the label themselves; expected no true label, got {truth}")
+        refuse_truth(self, truth)
         return MaskedQuery(self.masking, classes)
 
     def certify_votes(self, tallies: Sequence[Tally]) -> Claim:
@@ -218,13 +218,7 @@ class PatchCleanser(Family):
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> MaskingPlan:
-        settings = dict(stored)
-        if (rule := settings.pop("rule", None)) != MaskingPlan.rule:
-            raise InputError(f"expected the rule {MaskingPlan.rule!r}; got {rule!r}")
-        if set(settings) != (expected := {field.name for field in fields(Masking)}):
-            raise InputError(
-                f"expected a plan to store {', '.join(sorted(expected))}; got {', '.join(sorted(settings))}"
-            )
+        settings = settings_of(stored, MaskingPlan.rule, Masking)
         settings["shapes"] = tuple((height, width) for height, width in settings["shapes"])
         settings["fill"] = tuple(map(float, settings["fill"]))
         return MaskingPlan(Masking(**settings))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, final
 
-from robustify.certificates.family import Look, Plan, Tally
+from robustify.certificates.family import Look, Plan, Tally, refuse_truth
 from robustify.certificates.plans import TOLERANCE
 from robustify.certificates.queries import ESTIMATION, SELECTION, Ask
 from robustify.certificates.radii import check_budget, check_count, strongest_rival
@@ -118,8 +118,7 @@ class PilotPlan(Plan):
         return tuple(Ask(view, ESTIMATION, n) for view in self.tested)
 
     def query(self, classes: int, truth: int | None = None) -> "PilotQuery":
-        if truth is not None:
-            raise InputError(f"a plan {self.rule!r} chooses the label itself; got the true label {truth}")
+        refuse_truth(self, truth)
         return PilotQuery(self, classes)
 
     def stored(self) -> dict[str, Any]:

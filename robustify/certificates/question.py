@@ -57,6 +57,21 @@ class Question:
         """ℓ2 radii to decide, increasing and without repetition; empty where the largest radius is sought."""
         return tuple(sorted(set(map(float, _several(self.radius)))))
 
+    def check_largest(self, what: str) -> None:
+        """Refuses radii to decide, for a family that finds the largest.
+
+        Arguments:
+            what: What the family certifies, such as "a mixture".
+
+        Raises:
+            InputError: If radii are given.
+        """
+        if self.radius is not None:
+            raise InputError(
+                f"{what} finds the largest radius and decides no given ones; leave out radius={self.radius!r}, and "
+                "compare the certificates' radii with it"
+            )
+
 
 def _several(radius: object) -> Collection[float]:
     """The radii that a user means: none, one, or those of a collection.

@@ -15,10 +15,10 @@ from robustify.certificates.exhaustive import (
     ExhaustivePlan,
     Transforms,
     check_fill,
-    settings_of,
 )
 from robustify.certificates.family import Subject
 from robustify.certificates.radii import check_count
+from robustify.certificates.stored import settings_of
 
 
 @final
@@ -84,5 +84,5 @@ class Translation(ExhaustiveFamily):
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> TranslationPlan:
-        found = cls(**settings_of(stored, cls))
+        found = cls(**settings_of(stored, TranslationPlan.rule, cls))
         return TranslationPlan(Transforms(found.shift, found.fill))

@@ -201,7 +201,7 @@ def test_settings_out_of_range_are_refused(kind: type[ExhaustiveFamily], setting
 def test_questions_that_enumeration_cannot_answer_are_refused(question: Question) -> None:
     with pytest.raises(InputError, match=r"try every transform of their own settings; leave out (n=100|radius=1\.0)"):
         Translation(1).plan(question, SUBJECT)
-    with pytest.raises(InputError, match="expected no true label"):
+    with pytest.raises(InputError, match="chooses the label itself"):
         Translation(1).made(SUBJECT).query(2, truth=0)
 
 

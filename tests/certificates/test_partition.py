@@ -165,7 +165,7 @@ def test_what_cannot_be_used_is_refused() -> None:
         partition_radius(-0.1, 0.5, sigma=1.0)
     with pytest.raises(InputError, match="no finite sample"):
         partition_radius(1.0, 0.5, sigma=1.0)
-    with pytest.raises(InputError, match="expected a plan 'halves'"):
+    with pytest.raises(InputError, match="expected the rule halves"):
         Partition.read({"rule": "fixed"})
 
 
