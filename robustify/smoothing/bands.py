@@ -24,14 +24,14 @@ class Banded(Enumerated):
 
     Arguments:
         view: A view whose change is a `Bands`.
-        soundness: "grid" for 8-bit images, "float" for any.
+        soundness: Either; nothing is drawn.
 
     Raises:
         InputError: If the view's change is another one.
     """
 
     def __init__(self, view: View, soundness: str) -> None:
-        super().__init__(soundness)
+        del soundness
         if not isinstance(view.change, Bands):
             raise InputError(f"expected a view of bands; got {view}")
         self._bands = view.change

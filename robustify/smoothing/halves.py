@@ -42,9 +42,6 @@ class HalfNoise(NoiseLaw):
         found = self.whole.evidence()
         return None if found is None else HalfEvidence(found, self.parity)
 
-    def check(self, image: Image | Bytes) -> Image | Bytes:
-        return self.whole.check(image)
-
     def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
         """Noise of all pixels, shape (draws, *shape); half of it is not used."""
         return self.whole.block(address, index, shape)

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from robustify.certificates.views import View
-from robustify.smoothing.noise import Array, FloatNoise, GridNoise, NoiseAddress, NoiseLaw, noise_law, per_block
-from robustify.smoothing.settings import Soundness
+from robustify.smoothing.noise import Array, NoiseAddress, NoiseLaw, noise_law, per_block
 from robustify.types import Bytes, Image, Pixels
 
 
@@ -21,37 +20,17 @@ def law_of(view: View, soundness: str) -> NoiseLaw:
     if view.change is not None:
         law: NoiseLaw = pkgutil.resolve_name(view.change.law)(view, soundness)
         return law
-    return noise_law(soundness, view.sigma) if view.sigma > 0 else Unchanged(soundness)
-
-
-def accepted(image: Image | Bytes, soundness: str) -> Image | Bytes:
-    """The image as it will be certified: bytes for "grid", floats for "float".
-
-    Raises:
-        InputError: If soundness is neither, or "grid" is not sound for the image, which is not 8-bit.
-    """
-    grid = Soundness(soundness) is Soundness.GRID
-    return GridNoise(1.0).check(image) if grid else FloatNoise(1.0).check(image)
+    return noise_law(soundness, view.sigma) if view.sigma > 0 else Unchanged()
 
 
 class Enumerated(NoiseLaw):
-    """A law without chance: the i-th draw of every image is changed in the i-th way.
-
-    Arguments:
-        soundness: "grid" for 8-bit images, "float" for any.
-    """
+    """A law without chance: the i-th draw of every image is changed in the i-th way."""
 
     sigma = 0.0
     alike = False
 
-    def __init__(self, soundness: str) -> None:
-        self.soundness = soundness
-
     def evidence(self) -> None:
         return None
-
-    def check(self, image: Image | Bytes) -> Image | Bytes:
-        return accepted(image, self.soundness)
 
     def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
         """Numbers of the draws of a block, shape (draws)."""

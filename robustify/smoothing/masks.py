@@ -22,14 +22,14 @@ class Masked(Enumerated):
 
     Arguments:
         view: A view whose change is a `Masking`.
-        soundness: "grid" for 8-bit images, "float" for any.
+        soundness: Either; nothing is drawn.
 
     Raises:
         InputError: If the view's change is another one.
     """
 
     def __init__(self, view: View, soundness: str) -> None:
-        super().__init__(soundness)
+        del soundness
         masking = view.change
         if not isinstance(masking, Masking):
             raise InputError(f"expected a view of masked copies; got {view}")

@@ -94,14 +94,6 @@ class NoiseLaw(ABC):
         """A new test, for one run, of whether this is the noise that is fed; None where draws are not random."""
 
     @abstractmethod
-    def check(self, image: Image | Bytes) -> Image | Bytes:
-        """The image as it will be certified.
-
-        Raises:
-            InputError: If the law is not sound for the image.
-        """
-
-    @abstractmethod
     def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
         """The noise of `per_block(shape)` draws, shape (draws, *shape)."""
 
@@ -123,19 +115,6 @@ class GridNoise(NoiseLaw):
 
     def evidence(self) -> Evidence:
         return NoiseCheck(self.sigma, grid=True)
-
-    def check(self, image: Image | Bytes) -> Bytes:
-        if image.dtype == torch.uint8:
-            return image
-        nearest = (255 * image).round()
-        on_grid = (255 * image - nearest).abs() <= 1e-4  # float32 misses a multiple of 1/255 by at most 3e-5
-        if not bool((on_grid & (nearest >= 0) & (nearest <= 255)).all()):  # also refuses NaN
-            raise InputError(
-                "expected an 8-bit image (multiples of 1/255), for which noise in whole steps is sound; got others.\n"
-                "  Quantise it, (255 * image).round() / 255, or accept certificates in real arithmetic: "
-                "soundness='float'."
-            )
-        return nearest.to(torch.uint8)
 
     def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
         steps = self.values(address, index, per_block(shape) * prod(shape))
@@ -171,9 +150,6 @@ class FloatNoise(NoiseLaw):
     def evidence(self) -> Evidence:
         return NoiseCheck(self.sigma, grid=False)
 
-    def check(self, image: Image | Bytes) -> Image:
-        return image.float() / 255 if image.dtype == torch.uint8 else image
-
     def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
         return self.values(address, index, per_block(shape) * prod(shape)).reshape(-1, *shape)
 
@@ -189,6 +165,27 @@ class FloatNoise(NoiseLaw):
             np.add(noise, image.numpy(), out=out.numpy())
         else:
             torch.add(torch.from_numpy(noise).to(image.device), image, out=out)
+
+
+def accepted(image: Image | Bytes, soundness: str) -> Image | Bytes:
+    """The image as it will be certified: bytes for "grid", floats for "float".
+
+    Raises:
+        InputError: If soundness is neither, or "grid" is not sound for the image, which is not 8-bit.
+    """
+    if Soundness(soundness) is Soundness.FLOAT:
+        return image.float() / 255 if image.dtype == torch.uint8 else image
+    if image.dtype == torch.uint8:
+        return image
+    nearest = (255 * image).round()
+    on_grid = (255 * image - nearest).abs() <= 1e-4  # float32 misses a multiple of 1/255 by at most 3e-5
+    if not bool((on_grid & (nearest >= 0) & (nearest <= 255)).all()):  # also refuses NaN
+        raise InputError(
+            "expected an 8-bit image (multiples of 1/255), for which noise in whole steps is sound; got others.\n"
+            "  Quantise it, (255 * image).round() / 255, or accept certificates in real arithmetic: "
+            "soundness='float'."
+        )
+    return nearest.to(torch.uint8)
 
 
 def noise_law(soundness: str, sigma: float) -> GridNoise | FloatNoise:
@@ -214,7 +211,7 @@ class NoiseStream:
 
     Arguments:
         law: The noise, and how it meets pixels.
-        image: The clean image, as `law.check` gives it, shape (C, H, W).
+        image: The clean image, as `accepted` gives it, shape (C, H, W).
         address: Address of the draws.
     """
 

@@ -75,9 +75,6 @@ class SharedNoise(NoiseLaw):
     def evidence(self) -> Evidence | None:
         return self._law.evidence()
 
-    def check(self, image: Image | Bytes) -> Image | Bytes:
-        return self._law.check(image)
-
     def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
         return self._law.block(replace(address, view=self._view), index, shape)
 

@@ -36,9 +36,6 @@ class BrightnessLaw(NoiseLaw):
         grid = not isinstance(self._number, FloatNoise)
         return ParameterCheck(self._number.sigma, grid=grid, recover=number_of, what="changes of brightness")
 
-    def check(self, image: Image | Bytes) -> Image | Bytes:
-        return self._number.check(image)
-
     def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
         """Numbers of the draws of a block, shape (draws)."""
         return self._number.values(address, index, per_block(shape))
@@ -68,9 +65,6 @@ class ContrastLaw(NoiseLaw):
 
     def evidence(self) -> ParameterCheck:
         return ParameterCheck(self._logarithm.sigma, grid=False, recover=factor_of, what="changes of contrast")
-
-    def check(self, image: Image | Bytes) -> Image:
-        return self._logarithm.check(image)
 
     def block(self, address: NoiseAddress, index: int, shape: tuple[int, ...]) -> Array:
         """Logarithms of the factors of a block, shape (draws)."""

@@ -40,7 +40,7 @@ class Job(Generic[Q]):
     """One image on its way to an answer.
 
     Arguments:
-        image: Clean, shape (C, H, W), on the device of the model, as the noise law takes it.
+        image: Clean, shape (C, H, W), on the device of the model, as `accepted` gives it.
         sample: Name of the image within the seed.
         query: What is asked of it; it holds the answers at the end.
         begun: Its draws in an earlier run of the same seed and base functions.

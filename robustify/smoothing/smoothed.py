@@ -37,7 +37,8 @@ from robustify.smoothing.describe import described
 from robustify.smoothing.engine import Engine, Keep
 from robustify.smoothing.fingerprint import classifier_fingerprint, denoiser_fingerprint
 from robustify.smoothing.inputs import ImageInput, OneImage, is_batch, to_image
-from robustify.smoothing.laws import accepted, law_of
+from robustify.smoothing.laws import law_of
+from robustify.smoothing.noise import accepted
 from robustify.smoothing.pipeline import Pipeline
 from robustify.smoothing.rounds import NONE_YET, Begun, Job, Q
 from robustify.smoothing.settings import CertifyOptions, PredictOptions, Progress, Sampling, Settings

@@ -9,16 +9,16 @@ from robustify.certificates.views import View
 from robustify.errors import InputError, ModelError
 from robustify.smoothing.halves import kept, law
 from robustify.smoothing.laws import law_of
-from robustify.smoothing.noise import NoiseAddress, NoiseLaw, NoiseStream
+from robustify.smoothing.noise import NoiseAddress, NoiseLaw, NoiseStream, accepted
 from robustify.types import Pixels
 from tests.toys import Shrink, linear_model
 
 SHAPES = [(1, 6, 6), (3, 5, 7), (2, 1, 9)]
 
 
-def drawn(noise: NoiseLaw, image: torch.Tensor, draws: int = 4) -> Pixels:
+def drawn(noise: NoiseLaw, image: torch.Tensor, draws: int = 4, soundness: str = "float") -> Pixels:
     """Some draws of an image."""
-    return NoiseStream(noise, noise.check(image), NoiseAddress(1, "x", 0, "estimation")).take(draws)
+    return NoiseStream(noise, accepted(image, soundness), NoiseAddress(1, "x", 0, "estimation")).take(draws)
 
 
 def picture(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
@@ -57,8 +57,8 @@ def test_true_noise_of_a_half_passes(shape: tuple[int, int, int], soundness: str
         noise = law_of(view, soundness)
         evidence = noise.evidence()
         assert evidence is not None
-        image = noise.check(picture(shape))
-        evidence.add(drawn(noise, image, 3_000), image.expand(3_000, *shape))
+        image = accepted(picture(shape), soundness)
+        evidence.add(drawn(noise, image, 3_000, soundness), image.expand(3_000, *shape))
         evidence.verify()
         assert evidence.sampled > 5_000
 
@@ -68,7 +68,7 @@ def test_wrong_noise_of_a_half_is_refused(factor: float) -> None:
     noise = law_of(halves(0.36)[0], "float")
     evidence = noise.evidence()
     assert evidence is not None
-    clean = noise.check(picture((1, 6, 6))).expand(3_000, 1, 6, 6)
+    clean = accepted(picture((1, 6, 6)), "float").expand(3_000, 1, 6, 6)
     fed = drawn(noise, clean[0], 3_000)
     mask = kept(fed, 0)
     fed[..., mask] = (clean + factor * (fed - clean))[..., mask]
@@ -81,7 +81,7 @@ def test_a_pixel_of_the_other_half_is_refused() -> None:
     noise = law_of(halves(0.36)[1], "float")
     evidence = noise.evidence()
     assert evidence is not None
-    image = noise.check(picture((1, 6, 6)))
+    image = accepted(picture((1, 6, 6)), "float")
     fed = drawn(noise, image, 3_000)
     fed[7, 0, 0, 0] = 0.25
     evidence.add(fed, torch.stack([image] * 3_000))

@@ -13,7 +13,16 @@ from scipy.stats import kstest, norm
 from robustify.certificates.queries import ESTIMATION, PREDICTION, SELECTION
 from robustify.errors import InputError
 from robustify.smoothing.background import background
-from robustify.smoothing.noise import BLOCK, FloatNoise, GridNoise, NoiseAddress, NoiseStream, noise_law, per_block
+from robustify.smoothing.noise import (
+    BLOCK,
+    FloatNoise,
+    GridNoise,
+    NoiseAddress,
+    NoiseStream,
+    accepted,
+    noise_law,
+    per_block,
+)
 from robustify.smoothing.settings import Sampling
 
 SHAPE = (1, 8, 8)
@@ -23,7 +32,7 @@ IMAGE = torch.randint(0, 256, SHAPE, generator=torch.Generator().manual_seed(0))
 
 
 def draws(law: GridNoise | FloatNoise, *sizes: int, address: NoiseAddress = ADDRESS) -> torch.Tensor:
-    stream = NoiseStream(law, law.check(IMAGE), address)
+    stream = NoiseStream(law, accepted(IMAGE, "grid" if isinstance(law, GridNoise) else "float"), address)
     return torch.cat([stream.take(size) for size in sizes])
 
 
@@ -122,7 +131,9 @@ def test_blocks_hold_many_small_images_or_one_large_one() -> None:
 
 @pytest.mark.parametrize("law", [GridNoise(0.5), FloatNoise(0.5)])
 def test_noise_is_gaussian(law: GridNoise | FloatNoise) -> None:
-    clean = law.check(IMAGE).float() / (255 if isinstance(law, GridNoise) else 1)
+    clean = accepted(IMAGE, "grid" if isinstance(law, GridNoise) else "float").float() / (
+        255 if isinstance(law, GridNoise) else 1
+    )
     noise = (draws(law, 4_000) - clean).numpy().astype(float)
     # 256,000 fixed numbers: the test can only change when the generator does
     assert (
@@ -176,22 +187,22 @@ def test_both_ways_of_adding_are_the_same_to_the_bit() -> None:
 def test_values_beyond_8_bits_are_refused(value: float) -> None:
     """As bytes they would wrap around in silence."""
     with pytest.raises(InputError, match="expected an 8-bit image"):
-        GridNoise(0.5).check(torch.full(SHAPE, value))
+        accepted(torch.full(SHAPE, value), "grid")
 
 
 @pytest.mark.parametrize("image", [torch.full(SHAPE, 0.5), torch.rand(SHAPE), torch.full(SHAPE, (128 + 2e-4) / 255)])
 def test_only_8_bit_images_get_grid_noise(image: torch.Tensor) -> None:
     with pytest.raises(InputError, match="expected an 8-bit image"):
-        GridNoise(0.5).check(image)
-    assert torch.equal(FloatNoise(0.5).check(image), image)
+        accepted(image, "grid")
+    assert torch.equal(accepted(image, "float"), image)
 
 
 def test_every_8_bit_level_is_recognised() -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
-    assert torch.equal(GridNoise(0.5).check(levels), levels)
-    assert torch.equal(GridNoise(0.5).check(levels.float() / 255), levels)
-    assert torch.equal(GridNoise(0.5).check((levels.double() / 255 + 1e-7).float()), levels)
-    assert torch.equal(FloatNoise(0.5).check(levels), levels.float() / 255)
+    assert torch.equal(accepted(levels, "grid"), levels)
+    assert torch.equal(accepted(levels.float() / 255, "grid"), levels)
+    assert torch.equal(accepted((levels.double() / 255 + 1e-7).float(), "grid"), levels)
+    assert torch.equal(accepted(levels, "float"), levels.float() / 255)
 
 
 def test_a_uniform_of_zero_still_gives_finite_noise(monkeypatch: pytest.MonkeyPatch) -> None:

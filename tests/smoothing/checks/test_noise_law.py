@@ -11,7 +11,7 @@ from robustify.smoothing.checks import chances, finding
 from robustify.smoothing.checks import noise_law as noise_check
 from robustify.smoothing.checks.extremes import Extremes
 from robustify.smoothing.checks.noise_law import NoiseCheck
-from robustify.smoothing.noise import NoiseAddress, NoiseStream, noise_law
+from robustify.smoothing.noise import NoiseAddress, NoiseStream, accepted, noise_law
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)]
 
@@ -55,7 +55,7 @@ def test_accepts_true_noise(shape: tuple[int, int, int], grid: bool) -> None:
     image = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     for seed, sigma in enumerate(np.geomspace(0.12, 1, 25).tolist()):
         law, check = noise_law(soundness, sigma), NoiseCheck(sigma, grid=grid)
-        stream = NoiseStream(law, law.check(image), NoiseAddress(seed, "a", 0, "estimation"))
+        stream = NoiseStream(law, accepted(image, soundness), NoiseAddress(seed, "a", 0, "estimation"))
         for _ in range(4):
             noisy = stream.take(32)
             check.add(noisy, stream.image.expand(noisy.shape))
