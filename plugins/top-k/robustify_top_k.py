@@ -52,7 +52,6 @@ class TopK(Family):
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
-        object.__setattr__(self, "sigma", float(self.sigma))  # stored plans hold plain numbers
         check_count("k", self.k)
 
     @property
@@ -65,7 +64,7 @@ class TopK(Family):
         if self.k >= subject.classes:
             raise InputError(f"expected k below the number of classes, {subject.classes}; got {self.k}")
         slack = subject.slack(View(self.sigma))
-        plan = TopKPlan(self.sigma, self.k, subject.classes, question.alpha, question.n0, question.n, slack)
+        plan = TopKPlan(float(self.sigma), self.k, subject.classes, question.alpha, question.n0, question.n, slack)
         if plan.ceiling == 0:
             raise InputError(f"n = {question.n:,} draws can never certify at alpha = {question.alpha:g}; use more")
         return plan

@@ -45,7 +45,6 @@ class Gaussian(Family):
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
-        object.__setattr__(self, "sigma", float(self.sigma))  # stored plans hold plain numbers
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -53,13 +52,14 @@ class Gaussian(Family):
 
     def plan(self, question: Question, subject: Subject) -> GaussianPlan:
         of_votes = subject.slack(View(self.sigma))
+        sigma = float(self.sigma)  # stored plans hold plain numbers
         if question.n is not None:
-            return FixedPlan(self.sigma, question.alpha, question.n0, question.n, of_votes)
+            return FixedPlan(sigma, question.alpha, question.n0, question.n, of_votes)
         if question.radius is None:
-            return AdaptivePlan(self.sigma, question.alpha, question.n0, question.n_max, of_votes)
+            return AdaptivePlan(sigma, question.alpha, question.n0, question.n_max, of_votes)
         kind = _deciding(question)
         n0 = question.n0 if kind.label_from == "selection" else 0
-        return kind(self.sigma, question.alpha, n0, question.n_max, of_votes, question.radii)
+        return kind(sigma, question.alpha, n0, question.n_max, of_votes, question.radii)
 
     def poll(self, n: int, alpha: float, subject: Subject) -> MajorityPoll:
         return MajorityPoll((View(self.sigma),), n, alpha, subject.slack(View(self.sigma)))

@@ -168,7 +168,6 @@ class Mixed(Family):
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
-        object.__setattr__(self, "sigma", float(self.sigma))  # stored plans hold plain numbers
         check_weight(self.weight)
         if self.confidence is not None and not (is_number(self.confidence) and 0 <= self.confidence < 1):
             raise InputError(f"expected confidence, a softmax probability, in [0, 1); got {self.confidence!r}")
@@ -187,7 +186,7 @@ class Mixed(Family):
         question.check_largest("a mixture")
         n = question.n_max if question.n is None else question.n
         slack = subject.slack(View(self.sigma))
-        votes = self.sigma, question.alpha, question.n0, n, question.n is None, slack
+        votes = float(self.sigma), question.alpha, question.n0, n, question.n is None, slack
         return MixedPlan(*votes, float(self.weight), self.confidence)
 
     def poll(self, n: int, alpha: float, subject: Subject) -> SumPoll:

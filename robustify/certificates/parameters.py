@@ -135,7 +135,6 @@ class ParameterFamily(Family):
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
-        object.__setattr__(self, "sigma", float(self.sigma))  # stored plans hold plain numbers
 
     @abstractmethod
     def slack(self, subject: Subject) -> float:

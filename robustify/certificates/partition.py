@@ -140,7 +140,6 @@ class Partition(Family):
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
-        object.__setattr__(self, "sigma", float(self.sigma))  # stored plans hold plain numbers
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -151,7 +150,7 @@ class Partition(Family):
         self._check(subject)
         n = question.n_max if question.n is None else question.n
         slack = subject.slack(View(self.sigma))
-        return PartitionPlan(self.sigma, question.alpha, question.n0, n, question.n is None, slack)
+        return PartitionPlan(float(self.sigma), question.alpha, question.n0, n, question.n is None, slack)
 
     def poll(self, n: int, alpha: float, subject: Subject) -> SumPoll:
         self._check(subject)

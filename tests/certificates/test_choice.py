@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from robustify import Settings, SmoothedClassifier
-from robustify.certificates import Cascade, Gaussian, Mixed, PatchCleanser, Translation
+from robustify.certificates import Brightness, Cascade, Gaussian, Mixed, Partition, PatchCleanser, Translation
 from robustify.certificates.choice import family_of
+from robustify.certificates.family import Subject
 from robustify.certificates.lattice import total_variation
+from robustify.certificates.question import Question
+from robustify.contract import InputContract
 from robustify.denoisers import Identity
 from robustify.errors import InputError
 from robustify.runs.preparation import model_key
@@ -56,7 +59,14 @@ def test_contradictions_are_named(given: dict[str, Any], told: str) -> None:
 
 def test_numbers_of_numpy_become_plain_ones() -> None:
     """A stored plan holds what JSON can."""
-    assert type(Gaussian(np.float64(0.5)).sigma) is type(Mixed(np.float64(0.5)).sigma) is float
+    subject = Subject(InputContract(1, 8, 8), 3, lambda view: 0.0)
+    for family in (
+        Gaussian(np.float64(0.5)),
+        Mixed(np.float64(0.5)),
+        Partition(np.float64(0.5)),
+        Brightness(np.float64(0.5)),
+    ):
+        assert type(family.plan(Question(n=100), subject).stored()["sigma"]) is float
     assert Mixed(0.5, confidence=np.float64(0.5)).bases[1].endswith(":0.5")
 
 
