@@ -21,7 +21,6 @@ References:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import inf, nextafter
 from typing import Any, final
 
 from robustify.certificates.bands import Bands, check_kept
@@ -30,7 +29,7 @@ from robustify.certificates.patches import AXIS, check_about_patches, shapes_of
 from robustify.certificates.prediction import Poll, Prediction
 from robustify.certificates.queries import ESTIMATION, Ask, PredictQuery
 from robustify.certificates.question import Question
-from robustify.certificates.radii import check_count, leading_class
+from robustify.certificates.radii import check_count, included, leading_class
 from robustify.certificates.stored import settings_of
 from robustify.certificates.views import UNDENOISED, View
 from robustify.contract import InputContract
@@ -142,7 +141,7 @@ class BandPlan(Plan):
 
     @property
     def ceiling(self) -> float:
-        return nextafter(1.0, inf)  # a certificate excludes its own radius
+        return included(1)
 
     def statement(self, radius: str, where: str) -> str:
         del radius

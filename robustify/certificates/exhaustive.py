@@ -18,7 +18,7 @@ from robustify.certificates.family import Claim, Family, Look, Plan, Subject, Ta
 from robustify.certificates.prediction import Poll, Prediction
 from robustify.certificates.queries import ESTIMATION, Ask, PredictQuery
 from robustify.certificates.question import Question
-from robustify.certificates.radii import leading_class, strongest_rival
+from robustify.certificates.radii import included, leading_class, strongest_rival
 from robustify.certificates.views import UNDENOISED, Change, View
 from robustify.errors import InputError
 
@@ -157,7 +157,7 @@ class ExhaustivePlan(Plan):
 
     @property
     def ceiling(self) -> float:
-        return beyond(self.transforms.size)
+        return included(self.transforms.size)
 
     def query(self, classes: int, truth: int | None = None) -> RingsQuery:
         refuse_truth(self, truth)
@@ -168,7 +168,7 @@ class ExhaustivePlan(Plan):
         agreed = sum(1 for _ in takewhile(lambda look: look.label == look.n, tally.looks))
         if agreed <= 1:
             return Claim(None, 0.0, (), uncertified=tally.label)
-        return Claim(tally.label, beyond(agreed - 1), ())
+        return Claim(tally.label, included(agreed - 1), ())
 
     def __str__(self) -> str:
         return f"up to {self.most_draws:,} transforms, one by one"
@@ -226,11 +226,6 @@ class ExhaustiveFamily(Family):
         del n, alpha
         (view,) = self.made(subject).views
         return ItselfPoll((view,))
-
-
-def beyond(ring: int) -> float:
-    """A radius slightly above a whole number: a certificate excludes its own radius, a ring is included."""
-    return ring * (1 + 1e-9)
 
 
 def _both_ways(most: int) -> range:

@@ -21,7 +21,6 @@ References:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import inf, nextafter
 from typing import Any, final
 
 from robustify.certificates.cleansing import CleansingPoll
@@ -30,7 +29,7 @@ from robustify.certificates.masks import Masking
 from robustify.certificates.patches import AXIS, Patch, check_about_patches, shapes_of
 from robustify.certificates.queries import ESTIMATION, Ask
 from robustify.certificates.question import Question
-from robustify.certificates.radii import check_count, leading_class, strongest_rival
+from robustify.certificates.radii import check_count, included, leading_class, strongest_rival
 from robustify.certificates.stored import settings_of
 from robustify.certificates.views import UNDENOISED, View
 from robustify.contract import InputContract
@@ -119,7 +118,7 @@ class MaskingPlan(Plan):
 
     @property
     def ceiling(self) -> float:
-        return nextafter(self.masking.patches, inf)  # a certificate excludes its own radius
+        return included(self.masking.patches)
 
     def statement(self, radius: str, where: str) -> str:
         del radius

@@ -42,6 +42,11 @@ def gaussian_radius(p_lower: float, p_upper: float, *, sigma: float) -> float:
     return max(0.0, sigma / 2 * (above - below - error))
 
 
+def included(number: int) -> float:
+    """The radius of a proof without chance that reaches a whole number: just above it, as radii are exclusive."""
+    return math.nextafter(number, math.inf)
+
+
 def leading_class(votes: Sequence[int]) -> int:
     """Index of the class with the most votes; the first one where several tie."""
     return max(range(len(votes)), key=votes.__getitem__)

@@ -51,7 +51,11 @@ def migrate(
     old, new = build(model, before), build(to or model, changed)
     with resumable():
         found = carry_over(stored, old, new, open_samples(data, old.labels), out, draws=draws)
-    write_report(out / "report.html", [Chapter(name=new.classifier.name, run=found)], title=f"{new.classifier.name}")
+    write_report(
+        out / "report.html",
+        [Chapter(name=new.classifier.name, run=found)],
+        title=f"{new.classifier.name}, sigma = {sigma:g}, {new.numerics}, migrated",
+    )
     radii = [floor(sum(row.radius for row in each.rows) / len(each.rows)) for each in (stored, found)]
     print(f"{found}\nmean radius of all images: {radii[1]}, {radii[0]} before the change")
     print(f"rows: {out / 'rows.parquet'}\nreport: {out / 'report.html'}")

@@ -56,9 +56,10 @@ def migrate(
     The change may be anything that keeps the space of the images and the noise: another precision, compilation,
     quantisation, a merged adapter, another denoiser. Of each image, both models see `draws` of the old run's draws; or
     the changed one sees twice as many of its own, which cost the same, where these promise more: near certainty they
-    do. The changed model must not have been chosen by the old run's draws, and
-    each run is for one migration to a model: the best of several would be false more often than alpha. Started again,
-    it continues.
+    do. Few draws prove small radii: a tenth of 1,000 keeps much less of a radius than a tenth of 100,000.
+
+    The changed model must not have been chosen by the old run's draws, and each run is for one migration to a model:
+    the best of several would be false more often than alpha. Started again, it continues.
 
     Arguments:
         run: The finished run, or its folder: of Gaussian noise of one level, with a fixed number of draws (`n=`).

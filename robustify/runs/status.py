@@ -7,7 +7,7 @@ from typing import final
 from robustify.certificates.family import Plan
 from robustify.format import duration, floor
 from robustify.runs.folder import Run
-from robustify.runs.metrics import average_certified_radius
+from robustify.runs.metrics import answer_accuracy, average_certified_radius
 from robustify.runs.rows import Row
 from robustify.runs.statements import (
     accuracy_interval,
@@ -60,6 +60,7 @@ class Status:
         mean_radius: Average certified radius of the labelled images; None without any.
         abstained: Number of images without an answer.
         uncertified: Number of images that are answered without a certificate.
+        right: Share of the labelled images whose true label is answered, certified or not; None without any.
         seconds: Time spent so far.
         left: Estimated seconds to the end; None before the first image.
         alpha: Allowed chance, for each image, of a false certificate; 0 for a proof without chance.
@@ -74,6 +75,7 @@ class Status:
     mean_radius: float | None
     abstained: int
     uncertified: int
+    right: float | None
     seconds: float
     left: float | None
     alpha: float
@@ -86,10 +88,13 @@ class Status:
             lines.append(f"mean radius: {floor(self.mean_radius)} (wrong or abstained counts as 0)")
         lines.append(f"abstained: {self.abstained:,}")
         if self.uncertified:
-            lines.append(f"answered without a certificate: {self.uncertified:,}")
+            lines.append(f"answered without a certificate: {self.uncertified:,}{self._right()}")
         lines.append(self._certificates())
         lines += self.remarks
         return "\n".join(lines)
+
+    def _right(self) -> str:
+        return "" if self.right is None else f"; right answers, certified or not: {floor(100 * self.right, 1)} %"
 
     def _certificates(self) -> str:
         if (certified := self.done - self.abstained - self.uncertified) == 0:
@@ -122,6 +127,7 @@ def status(run: Run) -> Status:
         mean_radius=average_certified_radius(labelled) if labelled else None,
         abstained=sum(row.answer is None for row in rows),
         uncertified=sum(row.uncertified is not None for row in rows),
+        right=answer_accuracy(labelled) if labelled else None,
         seconds=seconds,
         left=_left(run, seconds),
         alpha=plan.alpha,

@@ -108,6 +108,11 @@ def early_boundaries(p: float, looks: Sequence[int], share: float) -> list[int]:
     return found
 
 
+def at_most(number: Any, limit: Fraction) -> bool:  # noqa: ANN401 - a number of mpmath, which has no types
+    """Whether a number of mpmath is no more than a fraction."""
+    return bool(number * limit.denominator <= limit.numerator)
+
+
 def is_deviation_above(successes: int, trials: int, p: Fraction) -> bool:
     """Whether a number of successes is at least one standard deviation above its mean under `p`."""
     above = successes - trials * p

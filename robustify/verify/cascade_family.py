@@ -19,11 +19,12 @@ from itertools import pairwise
 from typing import Any
 
 from robustify.certificates.cascade_plans import CascadePlan
-from robustify.certificates.family import Bound, Look, Tally
+from robustify.certificates.family import Bound, Tally
 from robustify.certificates.queries import ESTIMATION, SELECTION
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
-from robustify.verify.arithmetic import normal_quantile, upper_tail
+from robustify.verify.arithmetic import at_most, normal_quantile, upper_tail
+from robustify.verify.looks import look_at
 from robustify.verify.problem import Problem
 
 
@@ -72,7 +73,7 @@ def _mistaken(row: Row, plan: CascadePlan, tally: Tally) -> Problem | None:
     else:
         chosen = next(t.votes for t in row.tallies if (t.view, t.stage) == (tally.view, SELECTION))
         label = chosen.index(max(chosen))
-        expected = label, (Look(tally.draws, tally.votes[label], _rival(tally, label)),)
+        expected = label, (look_at(tally.votes, tally.draws, label),)
     if (tally.label, tally.looks) == expected:
         return None
     name = f"label and looks of {tally.stage} of view {tally.view}"
@@ -96,10 +97,10 @@ def _bounds(row: Row, plan: CascadePlan, tested: Sequence[Tally]) -> Iterator[Pr
 def _unproven(row: Row, plan: CascadePlan, bound: Bound, tally: Tally, label: int) -> Iterator[Problem]:
     slack, level = Fraction(plan.slack[tally.view]), _share(plan) / (2 if _answers_always(plan, tally.view) else 1)
     low, high = map(Fraction, bound)
-    if low > 0 and not _at_most(upper_tail(tally.votes[label], tally.draws, low + slack), level):
+    if low > 0 and not at_most(upper_tail(tally.votes[label], tally.draws, low + slack), level):
         yield Problem(row.sample, "p_lower", bound.p_lower, f"less, at view {tally.view}")
-    others = tally.draws - _rival(tally, label)
-    if high < 1 and not _at_most(upper_tail(others, tally.draws, 1 - high + slack), level):
+    others = tally.draws - look_at(tally.votes, tally.draws, label).rival
+    if high < 1 and not at_most(upper_tail(others, tally.draws, 1 - high + slack), level):
         yield Problem(row.sample, "p_upper", bound.p_upper, f"more, at view {tally.view}")
 
 
@@ -125,7 +126,7 @@ def _alone(row: Row, plan: CascadePlan, tested: Sequence[Tally]) -> Iterator[Pro
     """Checks that no level fires, and that the answer is the classifier's."""
     for tally, slack in zip(tested, map(Fraction, plan.slack), strict=False):
         others = sum(tally.votes) - max(tally.votes)
-        if not _at_most(upper_tail(others, tally.draws, 1 - Fraction(plan.p0) + slack), _share(plan)):
+        if not at_most(upper_tail(others, tally.draws, 1 - Fraction(plan.p0) + slack), _share(plan)):
             yield Problem(row.sample, "uncertified", row.uncertified, f"none, as level {tally.view} may fire")
     last = row.tallies[-1]
     if last.view != len(plan.sigmas) or last.votes[row.uncertified or 0] != 1:
@@ -139,13 +140,3 @@ def _share(plan: CascadePlan) -> Fraction:
 
 def _answers_always(plan: CascadePlan, view: int) -> bool:
     return plan.otherwise == "argmax" and view == len(plan.sigmas) - 1
-
-
-def _rival(tally: Tally, label: int) -> int:
-    """Votes for the strongest other class, plus draws that failed."""
-    others = [*tally.votes[:label], *tally.votes[label + 1 :]]
-    return max(others) + tally.draws - sum(tally.votes)
-
-
-def _at_most(number: Any, limit: Fraction) -> bool:  # noqa: ANN401 - a number of mpmath, which has no types
-    return bool(number * limit.denominator <= limit.numerator)

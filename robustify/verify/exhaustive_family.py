@@ -6,14 +6,15 @@ are made again (`robustify.verify.replay`).
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from math import prod
+from math import inf, nextafter, prod
 from typing import Any
 
 from robustify.certificates.exhaustive import ExhaustivePlan
-from robustify.certificates.family import Look, Tally
+from robustify.certificates.family import Tally
 from robustify.certificates.queries import ESTIMATION
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
+from robustify.verify.looks import look_at
 from robustify.verify.problem import Problem
 
 
@@ -32,7 +33,7 @@ def problems(row: Row, plan: ExhaustivePlan, run: Run) -> Iterator[Problem]:
         return
     agreed = [look for look in row.looks if look.label == look.n]
     most = max(0, len(agreed) - 1)
-    if not row.radius <= most * (1 + 2e-9):
+    if not row.radius <= nextafter(most, inf):
         yield Problem(row.sample, "radius", row.radius, f"at most {most}")
     expected = row.tested.label if most else None
     if row.label != expected:
@@ -60,8 +61,7 @@ def _counts(row: Row, totals: list[int]) -> Iterator[Problem]:
 def _looks(row: Row, tally: Tally, last: int) -> Iterator[Problem]:
     """Checks that all looks but the last agreed, and that the last one is of the votes."""
     assert tally.label is not None  # noqa: S101 - as checked
-    others = [votes for c, votes in enumerate(tally.votes) if c != tally.label]
-    final = Look(tally.draws, tally.votes[tally.label], max(others) + tally.draws - sum(tally.votes))
+    final = look_at(tally.votes, tally.draws, tally.label)
     if tally.looks[-1] != final:
         yield Problem(row.sample, "looks", tally.looks[-1], f"{final}, as the votes are")
     for look in (*tally.looks[:-1], *(tally.looks if len(tally.looks) == 1 else ())):

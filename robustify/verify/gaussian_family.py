@@ -27,7 +27,7 @@ rests on the last look must have refuted all smaller grid points too; that it di
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 from scipy.special import bdtrc
 
@@ -39,6 +39,7 @@ from robustify.certificates.sequential import GroupSequentialTest
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.verify.arithmetic import (
+    at_most,
     crossing_chance,
     early_boundaries,
     is_deviation_above,
@@ -46,6 +47,7 @@ from robustify.verify.arithmetic import (
     normal_quantile,
     upper_tail,
 )
+from robustify.verify.looks import look_at
 from robustify.verify.problem import Problem
 
 _ULP = Fraction(1, 2**51)
@@ -95,7 +97,7 @@ def _looks(row: Row, plan: GaussianPlan) -> Iterator[Problem]:
     for before, after in pairwise((Look(0, 0, 0), *row.looks)):
         if not _follows(before, after, len(tested.votes)):
             yield Problem(row.sample, "looks", after, f"possible counts after {before}")
-    if row.looks[-1] != (last := _look(row.votes, tested.draws, _label(row))):
+    if row.looks[-1] != (last := look_at(row.votes, tested.draws, _label(row))):
         yield Problem(row.sample, "looks", row.looks[-1], f"{last}, as the votes are")
     if plan.label_from == "leader":
         yield from _leader(row, cast(RadiusPlan, plan))
@@ -108,7 +110,7 @@ def _leader(row: Row, plan: RadiusPlan) -> Iterator[Problem]:
     final = chosen == row.looks[-1]
     pairs = zip(row.selection, row.votes, strict=True)
     grew = all(then == now if final else then <= now for then, now in pairs)
-    if not grew or chosen != _look(row.selection, chosen.n, _label(row)):
+    if not grew or chosen != look_at(row.selection, chosen.n, _label(row)):
         yield Problem(row.sample, "selection", row.selection, f"the votes when the label was chosen: {chosen}")
 
 
@@ -117,11 +119,6 @@ def _label(row: Row) -> int:
     label = row.tested.label
     assert label is not None  # noqa: S101 - as checked
     return label
-
-
-def _look(votes: Sequence[int], n: int, label: int) -> Look:
-    """The look at a label after `n` draws with these votes."""
-    return Look(n, votes[label], max((*votes[:label], *votes[label + 1 :])) + n - sum(votes))
 
 
 def _crossing(looks: Sequence[Look], test: GroupSequentialTest, start: int = 0) -> int | None:
@@ -191,7 +188,7 @@ def _within(row: Row, sigma: float) -> bool:
 
 def _refuted_at_end(counts: Sequence[int], terms: _Terms, p: Fraction) -> bool:
     """Whether the exact tail of all draws refutes the probability."""
-    return _at_most(upper_tail(counts[-1], terms.schedule[-1], p), Fraction(terms.alpha) / 2)
+    return at_most(upper_tail(counts[-1], terms.schedule[-1], p), Fraction(terms.alpha) / 2)
 
 
 def _refuted_by_look(counts: Sequence[int], terms: _Terms, p: Fraction) -> bool:
@@ -199,10 +196,10 @@ def _refuted_by_look(counts: Sequence[int], terms: _Terms, p: Fraction) -> bool:
     looks, levels = terms.schedule, _levels(counts, terms)
     tails = [float(bdtrc(count - 1, n, float(p))) if count else 1.0 for count, n in zip(counts, looks, strict=False)]
     best = min(range(len(counts)), key=lambda k: tails[k] / levels[k])
-    if _at_most(upper_tail(counts[best], looks[best], p), levels[best]):
+    if at_most(upper_tail(counts[best], looks[best], p), levels[best]):
         return True
     half = Fraction(terms.alpha) / 2
-    if len(counts) < len(looks) or not _at_most(upper_tail(counts[-1], looks[-1], p), half):
+    if len(counts) < len(looks) or not at_most(upper_tail(counts[-1], looks[-1], p), half):
         return False
     return Fraction(_size(float(p), looks, counts[-1], terms.alpha / 2)) <= half
 
@@ -277,7 +274,7 @@ def _by_test(row: Row, plan: RadiusPlan, reached: _Reached, own: Proof) -> Itera
     if row.radius == 0:
         return
     needed = normal_chance(Fraction(row.radius) / Fraction(plan.sigma))
-    if row.radius > reached.radius * (1 + _RADIUS_ULP) or not _at_most(needed, reached.chance):
+    if row.radius > reached.radius * (1 + _RADIUS_ULP) or not at_most(needed, reached.chance):
         yield Problem(row.sample, "radius", row.radius, f"at most {own.radius}")
 
 
@@ -288,7 +285,3 @@ def _holds(test: GroupSequentialTest, plan: RadiusPlan) -> bool:
         return chance <= Fraction(1 - RUNNER_UP) * Fraction(plan.alpha)
     far = all(is_deviation_above(b, n, Fraction(test.p0)) for b, n in zip(test.boundaries, test.looks, strict=True))
     return test.p0 >= 1 / 2 and far and chance <= Fraction(test.p0) * Fraction(plan.alpha)
-
-
-def _at_most(number: Any, limit: Fraction) -> bool:  # noqa: ANN401 - a number of mpmath, which has no types
-    return bool(number * limit.denominator <= limit.numerator)

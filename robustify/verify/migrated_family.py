@@ -15,12 +15,13 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from robustify.certificates.family import Look, Tally
+from robustify.certificates.family import Look
 from robustify.certificates.migration import BEFORE, FRESH, SHARED, MigratedPlan
 from robustify.certificates.queries import ESTIMATION, SELECTION
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
 from robustify.verify.arithmetic import normal_quantile, upper_tail
+from robustify.verify.looks import look_at
 from robustify.verify.problem import Problem
 
 _DIGITS = 60
@@ -64,14 +65,9 @@ def _tallies(row: Row, plan: MigratedPlan) -> Iterator[Problem]:
     if selection.label is not None or selection.looks or sum(selection.votes) > plan.n0:
         yield Problem(row.sample, "selection", selection, f"{plan.n0} draws, neither a label nor looks")
     for tally in tested:
-        looks = () if tally.view == SHARED else (_look(tally, label),)
+        looks = () if tally.view == SHARED else (look_at(tally.votes, tally.draws, label),)
         if (tally.label, tally.looks) != (label, looks) or sum(tally.votes) > tally.draws:
             yield Problem(row.sample, f"looks of view {tally.view}", tally.looks, f"{looks} at class {label}")
-
-
-def _look(tally: Tally, label: int) -> Look:
-    others = [votes for c, votes in enumerate(tally.votes) if c != label]
-    return Look(tally.draws, tally.votes[label], max(others) + tally.draws - sum(tally.votes))
 
 
 def _terms(row: Row, plan: MigratedPlan) -> _Terms:

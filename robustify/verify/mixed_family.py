@@ -20,8 +20,8 @@ from fractions import Fraction
 from robustify.certificates.mixed import MixedPlan
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
-from robustify.verify.arithmetic import shifted_chance
-from robustify.verify.pilot import at_most, refuted, stages, tests
+from robustify.verify.arithmetic import at_most, shifted_chance
+from robustify.verify.pilot import refuted, stages, tests
 from robustify.verify.problem import Problem
 
 

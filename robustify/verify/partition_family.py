@@ -18,8 +18,8 @@ from robustify.certificates.family import Bound, Tally
 from robustify.certificates.partition import PartitionPlan
 from robustify.runs.folder import Run
 from robustify.runs.rows import Row
-from robustify.verify.arithmetic import normal_quantile
-from robustify.verify.pilot import at_most, refuted, stages, tests
+from robustify.verify.arithmetic import at_most, normal_quantile
+from robustify.verify.pilot import refuted, stages, tests
 from robustify.verify.problem import Problem
 
 

@@ -6,13 +6,13 @@ a function of the pilot alone is valid.
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
 
-from robustify.certificates.family import Look, Tally
+from robustify.certificates.family import Tally
 from robustify.certificates.pilot import PilotPlan
 from robustify.certificates.queries import ESTIMATION, SELECTION
 from robustify.runs.rows import Row
-from robustify.verify.arithmetic import upper_tail
+from robustify.verify.arithmetic import at_most, upper_tail
+from robustify.verify.looks import look_at
 from robustify.verify.problem import Problem
 
 
@@ -34,8 +34,7 @@ def tests(row: Row, plan: PilotPlan, label: int) -> Iterator[Problem]:
     pilot = [tally.votes for tally in row.tallies[: len(plan.pilot)]]
     n = plan.worthwhile(pilot)
     for tally in row.tallies[len(plan.pilot) :]:
-        others = [votes for c, votes in enumerate(tally.votes) if c != label]
-        look = Look(n, tally.votes[label], max(others) + n - sum(tally.votes))
+        look = look_at(tally.votes, n, label)
         if tally.draws != n:
             yield Problem(row.sample, "draws", tally.draws, n)
         elif tally.label != label:
@@ -47,8 +46,3 @@ def tests(row: Row, plan: PilotPlan, label: int) -> Iterator[Problem]:
 def refuted(count: int, n: int, p: Fraction, level: Fraction) -> bool:
     """Whether so many of n draws refute, by their exact tail, that an event has at most the chance p."""
     return at_most(upper_tail(count, n, p), level)
-
-
-def at_most(number: Any, limit: Fraction) -> bool:  # noqa: ANN401 - a number of mpmath, which has no types
-    """Whether a number of mpmath is no more than a fraction."""
-    return bool(number * limit.denominator <= limit.numerator)

@@ -1,6 +1,7 @@
 """Certificates by exhaustion: brute force on small images, what is asked, stored, told, verified and refused."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -138,12 +139,12 @@ def test_what_votes_prove() -> None:
         asked(query, *votes)
         return plan.certify_votes(query.tallies)
 
-    assert claim([0, 1], [0, 8], [0, 16]) == Claim(1, 2 * (1 + 1e-9), ())
-    assert claim([0, 1], [0, 8], [1, 15]) == Claim(1, 1 + 1e-9, ())
-    assert claim([0, 1], [0, 8], [0, 15]) == Claim(1, 1 + 1e-9, ())
+    assert claim([0, 1], [0, 8], [0, 16]) == Claim(1, math.nextafter(2, 3), ())
+    assert claim([0, 1], [0, 8], [1, 15]) == Claim(1, math.nextafter(1, 2), ())
+    assert claim([0, 1], [0, 8], [0, 15]) == Claim(1, math.nextafter(1, 2), ())
     assert claim([0, 1], [8, 0]) == Claim(None, 0.0, (), uncertified=1)
     assert claim([0, 0]) == Claim(None, 0.0, ())
-    assert (plan.radii, plan.ceiling, plan.most_draws) == ((1.0, 2.0), 2 * (1 + 1e-9), 25)
+    assert (plan.radii, plan.ceiling, plan.most_draws) == ((1.0, 2.0), math.nextafter(2, 3), 25)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
@@ -254,7 +255,7 @@ def test_whatever_was_changed_is_found(run: Run) -> None:
     assert fields("f", **tally("f", looks=rows["b"].looks)) == {"looks"}
     assert fields("b", **tally("b", looks=rows["b"].looks[1:])) == {"looks"}
     stopped = Tally(0, ESTIMATION, 9, (0, 9), 1, rows["b"].looks[:2])
-    assert fields("b", radius=1 + 1e-9, tallies=(stopped,)) == {"looks"}
+    assert fields("b", radius=math.nextafter(1, 2), tallies=(stopped,)) == {"looks"}
     jumped = (Look(1, 1, 0), Look(9, 8, 1), Look(25, 24, 1))
     assert fields("f", **tally("f", votes=(0, 24), looks=jumped)) == {"looks"}
     assert fields("k", **tally("k", draws=2)) == {"votes"}
