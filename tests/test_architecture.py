@@ -116,7 +116,8 @@ def test_docstrings_name_their_subject(file: Path) -> None:
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(ast.parse(file.read_text())):
         text = ast.get_docstring(node) if isinstance(node, kinds) else None
-        assert not (text or "").startswith(("Of ", "By ", "For ", "From ", "At ", "With ")), f"{getattr(node, 'name', file)}: {text}"
+        bare = (text or "").startswith(("Of ", "By ", "For ", "From ", "At ", "With "))
+        assert not bare, f"{getattr(node, 'name', file)}: {text}"
 
 
 def test_files_and_functions_stay_small() -> None:
